@@ -1,0 +1,85 @@
+"""Stage `bcsd`: bias correction and spatial disaggregation, the daily product.
+
+The adjusted coarse value minus (or over) the coarse climatology of the reference is interpolated
+and put on the fine climatology: why a cell on the mountain is colder than its coarse cell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finescale import disaggregate, fields
+from finescale.blocks import Tile
+from finescale.calendars import Days
+from finescale.disaggregate import climatology_slots
+from finescale.fields import Field
+from finescale.job import Job
+from finescale.store import Store
+from finescale.variables import VARIABLES
+
+
+def run(
+    work: Job,
+    *,
+    adjusted: Store,
+    coarse_climatology: Store,
+    fine_climatology: Store,
+    weights: Store,
+    tasmax: Store | None = None,
+    variable_id: str,
+    calendar: str | None,
+    attributes: dict[str, Any],
+) -> None:
+    """Write the daily product of one variable, (time, lat, lon) on the fine grid.
+
+    Parameters
+    ----------
+    adjusted
+        The bias-adjusted GCM; for tasmin beside `tasmax`, its adjusted dtr.
+    coarse_climatology, fine_climatology
+        Of the same variable as `adjusted`, over the same training days.
+    tasmax
+        The product of tasmax, from which a tasmin is made as tasmax - dtr: never above it.
+    calendar
+        Convert the product's axis to this calendar; None keeps the GCM's.
+
+    References
+    ----------
+    Thrasher et al. (2012), doi:10.5194/hess-16-3309-2012.
+    """
+    coarse = Field(adjusted)
+    kind = VARIABLES[coarse.variable_id].kind
+    base = coarse_climatology.read(coarse.variable_id)
+    cycle = fine_climatology.read(coarse.variable_id)
+    upper = None if tasmax is None else Field(tasmax)
+    valid = (adjusted.read("valid") == 1) & ~np.isnan(base).any(axis=0)
+
+    def anomaly(
+        block: NDArray[np.float32], days: Days, lat: slice, lon: slice
+    ) -> NDArray[np.float32]:
+        clim = base[climatology_slots(days), lat, lon]
+        return block / clim if kind == "*" else block - clim
+
+    def finish(
+        smooth: NDArray[np.float32], days: Days, time: slice, tile: Tile
+    ) -> NDArray[np.float32]:
+        clim = cycle[climatology_slots(days), tile.lat, tile.lon]
+        value = np.maximum(smooth * clim, 0.0) if kind == "*" else smooth + clim
+        return value if upper is None else upper.read(time, tile.lat, tile.lon) - value
+
+    disaggregate.run(
+        work,
+        coarse=coarse,
+        weights=weights,
+        mask=~np.isnan(cycle).any(axis=0),
+        fine=fields.read_grid(fine_climatology),
+        valid=valid,
+        variable_id=variable_id,
+        calendar=calendar,
+        attributes=attributes,
+        anomaly=anomaly,
+        finish=finish,
+    )

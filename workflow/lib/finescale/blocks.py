@@ -1,0 +1,151 @@
+"""Blocks: one function mapped over tiles of a store, and where that runs.
+
+A task is one tile: it reads regions of its inputs, computes, and hands regions to the writer.
+Blocks never see each other, so neither tiling order, threads nor workers change a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from finescale.errors import ConfigError
+from finescale.store import Region, Writer
+
+Piece = tuple[str, Region, NDArray[Any]]
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+
+JOB_RESERVE_MB = 450
+"""Two Snakemakes (300) and a Dask scheduler with its client (150), measured."""
+WORKER_MB = 800
+"""Least memory worth a worker process of its own: the imports alone take 250."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of one task; all of time."""
+
+    lat: slice
+    lon: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.lat.stop - self.lat.start, self.lon.stop - self.lon.start
+
+    def rows(self, n_lon: int) -> NDArray[np.int64]:
+        """Return the flat cell numbers of the tile in a grid of `n_lon` columns."""
+        lat = np.arange(self.lat.start, self.lat.stop)
+        lon = np.arange(self.lon.start, self.lon.stop)
+        return (lat[:, None] * n_lon + lon[None, :]).reshape(-1)
+
+
+def tiles(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[Tile]:
+    """Return the tiles of a (..., lat, lon) array, one per chunk column."""
+    return [
+        Tile(lat, lon)
+        for lat in slabs(shape[-2], chunks[-2])
+        for lon in slabs(shape[-1], chunks[-1])
+    ]
+
+
+def slabs(n: int, length: int) -> list[slice]:
+    """Return 0..n in consecutive slices of `length`."""
+    return [slice(start, min(start + length, n)) for start in range(0, n, length)]
+
+
+@dataclass(frozen=True)
+class Fill:
+    """The task of a tile: write every piece that `compute` yields for it."""
+
+    writer: Writer
+    compute: Callable[[Tile], Iterable[Piece]]
+
+    def __call__(self, tile: Tile) -> None:
+        for name, region, values in self.compute(tile):
+            self.writer.write(name, region, values)
+
+
+@contextmanager
+def engine(kind: str, *, threads: int, mem_mb: int, scratch: str | None = None) -> Iterator[Mapper]:
+    """Give a function that maps tasks, where the profile wants them to run.
+
+    Parameters
+    ----------
+    kind
+        `threads` of this process, or a `cluster` of Dask workers inside this job.
+    threads, mem_mb
+        What the job has.
+    scratch
+        Folder for spilling.
+    """
+    if kind == "threads":
+        yield _in_threads(threads)
+    elif kind == "cluster":
+        with _cluster(threads, mem_mb, scratch) as client:
+            yield _on_cluster(client)
+    else:
+        raise ConfigError(
+            f"the profile's resource `dask` must be threads or cluster, found {kind!r}"
+        )
+
+
+def _in_threads(threads: int) -> Mapper:
+    def run(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        graph = [dask.delayed(function, pure=False)(task) for task in tasks]
+        return list(dask.compute(*graph, scheduler="threads", num_workers=threads))
+
+    return run
+
+
+def cluster_sizes(threads: int, mem_mb: int) -> tuple[int, int, int]:
+    """Return (workers, threads each, bytes each) for a job of `threads` and `mem_mb`.
+
+    The limits sum to less than the job's memory: a worker that is killed by its nanny is
+    restarted, a job that is killed by the kernel is lost.
+    """
+    room = mem_mb - JOB_RESERVE_MB
+    if room < WORKER_MB:
+        raise ConfigError(
+            f"mem_mb={mem_mb} leaves {room} MB for Dask workers, which need {WORKER_MB}; "
+            "raise the rule's mem_mb in the profile or use dask: threads"
+        )
+    workers = max(1, min(-(-threads // 4), room // WORKER_MB))
+    return workers, max(1, threads // workers), int(room / workers * 1e6)
+
+
+@contextmanager
+def _cluster(threads: int, mem_mb: int, scratch: str | None) -> Iterator[Any]:
+    from distributed import Client
+    from distributed.deploy.subprocess import SubprocessCluster
+
+    workers, each, limit = cluster_sizes(threads, mem_mb)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        SubprocessCluster(
+            n_workers=workers,
+            host="127.0.0.1",
+            worker_kwargs={
+                "nthreads": each,
+                "memory_limit": limit,
+                "local_directory": scratch,
+                "dashboard_address": None,
+            },
+            scheduler_kwargs={"dashboard_address": None},
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(workers, timeout=60)
+        yield client
+
+
+def _on_cluster(client: Any) -> Mapper:
+    def run(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        return list(client.gather(client.map(function, tasks, pure=False)))
+
+    return run

@@ -1,0 +1,47 @@
+"""Stage `interpolate`: the raw GCM on the fine grid by bilinear interpolation, the baseline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from finescale import disaggregate, fields
+from finescale.fields import Field
+from finescale.job import Job
+from finescale.store import Store
+
+
+def run(
+    work: Job,
+    *,
+    simulation: Store,
+    climatology: Store,
+    weights: Store,
+    variable_id: str,
+    calendar: str | None,
+    attributes: dict[str, Any],
+) -> None:
+    """Write the daily product of one variable, (time, lat, lon) on the fine grid.
+
+    Parameters
+    ----------
+    climatology
+        Of the reference: it says which fine cells belong to the product.
+    calendar
+        Convert the product's axis to this calendar; None keeps the GCM's.
+    """
+    coarse = Field(simulation)
+    disaggregate.run(
+        work,
+        coarse=coarse,
+        weights=weights,
+        mask=~np.isnan(climatology.read(variable_id)).any(axis=0),
+        fine=fields.read_grid(climatology),
+        valid=~np.isnan(coarse.read()).any(axis=0),
+        variable_id=variable_id,
+        calendar=calendar,
+        attributes=attributes,
+        anomaly=lambda block, days, lat, lon: block,
+        finish=lambda smooth, days, time, tile: smooth,
+    )

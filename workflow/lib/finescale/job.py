@@ -1,0 +1,159 @@
+"""What a rule's script works with: its opened inputs, its parameters, its output, its engine.
+
+`running` is the one place where Snakemake's object becomes Finescale's: logging, threads,
+opening and identity checks, and one clear message when something is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finescale.errors import FinescaleError, SourceError
+
+log = logging.getLogger("finescale")
+
+BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one rule.
+
+    Parameters
+    ----------
+    output
+        Where the product goes: a store without its sentinel, or files by name.
+    inputs
+        Role -> opened store, or a list of them; the path of anything else.
+    spec
+        Parameters of the stage, by keyword.
+    map
+        Maps a function over tasks (`blocks.engine`).
+    """
+
+    stage: str
+    output: str
+    identity: str = ""
+    facets: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    lock: Mapping[str, Any] = field(default_factory=dict)
+    map: Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]] = (
+        lambda function, tasks: [function(task) for task in tasks]
+    )
+
+    def create(
+        self, arrays: Mapping[str, Any], attributes: Mapping[str, Any], *, mask: Any = None
+    ) -> Any:
+        """Return the writer of this job's store, its metadata and coordinates written."""
+        from finescale.store import Header, Writer
+
+        header = Header(self.stage, self.identity, self.facets, self.recipe)
+        return Writer(self.output, header, arrays, mask).create(
+            {"Conventions": "CF-1.8", **attributes}
+        )
+
+    def fill(self, writer: Any, compute: Callable[[Any], Iterable[Any]], tasks: Sequence[Any]) -> None:
+        """Write what `compute` yields for every task, then commit the store."""
+        from finescale.blocks import Fill
+
+        log.info("%s: %d blocks", self.stage, len(tasks))
+        self.map(Fill(writer, compute), tasks)
+        writer.commit()
+        log.info("%s: committed %s", self.stage, self.output)
+
+    def source(self, content: str) -> Any:
+        """Return the dataset with this content id, opened, after a look whether it is still the same.
+
+        Raises
+        ------
+        SourceError
+            The lock has no such entry, or the data have changed.
+        """
+        from finescale import resolve, sources
+
+        for entry in self.lock["sources"].values():
+            if entry["content"] == content:
+                resolve.check_unchanged(entry)
+                return sources.open_source(entry["request"])
+        raise SourceError(
+            f"{self.output}: no source with content {content[:12]} in the inputs lock; "
+            "run `finescale resolve --configfile F`"
+        )
+
+
+@contextmanager
+def running(snakemake: Any) -> Iterator[Job]:
+    """Give the job of a rule's script.
+
+    A `FinescaleError` ends the script with its message alone; the traceback goes to the log.
+    """
+    for name in BLAS_THREADS:
+        os.environ[name] = "1"
+    logfile = Path(snakemake.log[0]) if snakemake.log else None
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if logfile is not None:
+        logfile.parent.mkdir(parents=True, exist_ok=True)
+        handlers = [logging.FileHandler(logfile, mode="w")]
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
+    )
+    try:
+        from finescale.blocks import engine
+
+        spec = snakemake.params.get("spec", {})
+        with engine(
+            snakemake.resources.get("dask", "threads"),
+            threads=snakemake.threads,
+            mem_mb=snakemake.resources.get("mem_mb", 2000),
+            scratch=snakemake.resources.get("tmpdir"),
+        ) as mapper:
+            yield _job(snakemake, spec, mapper)
+    except FinescaleError as error:
+        log.exception("%s failed", snakemake.rule)
+        print(f"\n{snakemake.rule}: {error}\n", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _job(snakemake: Any, spec: Mapping[str, Any], mapper: Any) -> Job:
+    import zarr
+
+    zarr.config.set({"threading.max_workers": snakemake.threads, "async.concurrency": 4})
+    outputs = dict(snakemake.output.items())
+    store = outputs.pop("store", "")
+    return Job(
+        stage=spec.get("stage", snakemake.rule),
+        output=store.removesuffix("/.zmetadata"),
+        identity=spec.get("identity", ""),
+        facets=spec.get("facets", {}),
+        recipe=spec.get("recipe", {}),
+        inputs={**dict(snakemake.input.items()), **_open(snakemake.input, spec.get("inputs", {}))},
+        spec=spec.get("parameters", {}),
+        files=outputs,
+        lock=snakemake.config.get("lock", {}),
+        map=mapper,
+    )
+
+
+def _open(inputs: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stores of a rule's inputs by role, each with the identity the plan expects.
+
+    A role with a list of identities is a list of stores.
+    """
+    from finescale.store import open_store
+
+    return {
+        role: [open_store(p).require(i) for p, i in zip(inputs[role], wanted, strict=True)]
+        if isinstance(wanted, list)
+        else open_store(inputs[role]).require(wanted)
+        for role, wanted in expected.items()
+    }

@@ -1,0 +1,593 @@
+"""The plan: which stores a configuration needs, and of what each is made.
+
+A pure function of config and lock, built once when the Snakefile is read; nothing heavier than
+pydantic is imported. Snakemake's input functions only look things up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from finescale import domains, identity
+from finescale.config import Adjust, Climatology, Config, Products, Simulation
+from finescale.errors import ConfigError
+from finescale.resolve import Lock, reference_key, run_facets, simulation_key
+from finescale.variables import VARIABLES
+
+HISTORICAL = "historical"
+SENTINEL = ".zmetadata"
+BASE_MB = 700
+"""Memory of a job before it holds any data [MB]: Python, its libraries, the decoder's buffers."""
+READ_MB = 400
+"""Working space of a stage that streams regions of a fine store, per thread [MB]."""
+MOST_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A store that the plan needs.
+
+    `facets` are readable and name it, `parameters` are what its stage takes, `inputs` map the
+    roles of its stage to other artefacts. `mem_mb` and `threads` are operational: not in the identity.
+    """
+
+    stage: str
+    facets: dict[str, str]
+    parameters: dict[str, Any]
+    inputs: dict[str, Artefact] = field(default_factory=dict)
+    threads: int = 1
+    mem_mb: int = BASE_MB
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        inputs = {role: parent.identity for role, parent in self.inputs.items()}
+        return identity.recipe(self.stage, self.facets, self.parameters, inputs)
+
+    @cached_property
+    def identity(self) -> str:
+        return identity.digest(self.recipe)
+
+    @cached_property
+    def name(self) -> str:
+        """Return the store's name: readable facets, then 16 digits of its identity."""
+        return "_".join(v for v in self.facets.values() if v) + f"-{self.identity[:16]}"
+
+    @property
+    def path(self) -> str:
+        """Return where the sentinel lies below the root of stores."""
+        return f"{self.stage}/{self.name}.zarr/{SENTINEL}"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Return what a script gets as `params.spec`; only what the identity covers."""
+        return {
+            "stage": self.stage,
+            "identity": self.identity,
+            "facets": self.facets,
+            "parameters": self.parameters,
+            "recipe": self.recipe,
+            "inputs": {role: parent.identity for role, parent in self.inputs.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Product:
+    """A published store and what `index.json` says of it."""
+
+    artefact: Artefact
+    facets: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All artefacts by (stage, name), the products and their evaluations."""
+
+    artefacts: dict[tuple[str, str], Artefact]
+    products: tuple[Product, ...]
+    evaluations: tuple[Artefact, ...]
+
+    def stage(self, stage: str) -> list[Artefact]:
+        return [a for a in self.artefacts.values() if a.stage == stage]
+
+
+def build(config: Config, lock: Lock) -> Plan:
+    """Return the plan of a configuration.
+
+    Raises
+    ------
+    ConfigError
+        The data cannot give what is asked: periods, domains, variables, experiments.
+    """
+    planner = _Planner(config, lock)
+    for block in config.products:
+        for case in planner.cases(block):
+            planner.add(case)
+    if not planner.products:
+        raise ConfigError("products: every combination is excluded; nothing is left to make")
+    return Plan(
+        dict(sorted(planner.artefacts.items())),
+        tuple(sorted(planner.products.values(), key=lambda p: p.artefact.path)),
+        tuple(sorted(planner.evaluations.values(), key=lambda a: a.path)),
+    )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One combination of the matrix."""
+
+    block: Products
+    run: Simulation
+    method: str
+    stage: str
+    adjust: Adjust
+    climatology: Climatology
+    domain: str
+    reference: str
+    train: tuple[str, str]
+    variable: str
+    facets: dict[str, str]
+
+    @property
+    def experiment(self) -> str:
+        return self.facets["experiment_id"]
+
+    def of(self, experiment: str) -> dict[str, str]:
+        return {**self.facets, "experiment_id": experiment}
+
+
+class _Planner:
+    """Collects artefacts; the same one asked for twice is made once."""
+
+    def __init__(self, config: Config, lock: Lock) -> None:
+        self.config = config
+        self.lock = lock
+        self.artefacts: dict[tuple[str, str], Artefact] = {}
+        self.products: dict[str, Product] = {}
+        self.evaluations: dict[str, Artefact] = {}
+        self._grids: dict[str, Any] = {}
+
+    # ---- the matrix
+
+    def cases(self, block: Products) -> Iterable[_Case]:
+        """Yield the combinations of one block of the matrix, historical before its scenarios."""
+        train = self.config.periods[block.train]
+        for run in self.config.simulations:
+            for facets in run_facets(run, block.source_id, block.member_id):
+                if block.experiment_id and facets["experiment_id"] not in block.experiment_id:
+                    continue
+                for domain in block.domain:
+                    for variable in block.variable_id:
+                        for method in block.method:
+                            named = {
+                                **facets, "domain": domain, "variable_id": variable, "method": method
+                            }  # fmt: skip
+                            if not block.excluded(named):
+                                stage, adjust, climatology = self.config.method(method)
+                                yield _Case(
+                                    block, run, method, stage, adjust, climatology, domain,
+                                    block.reference, train, variable, facets,
+                                )  # fmt: skip
+
+    def add(self, case: _Case) -> None:
+        """Add a product with its aggregates and its evaluation."""
+        product = self.product(case)
+        self._publish(product, case, "day")
+        for frequency in self.config.aggregate.frequencies:
+            self._publish(self.aggregate(product, case, frequency), case, frequency)
+        self.evaluate(product, case)
+
+    def _publish(self, artefact: Artefact, case: _Case, frequency: str) -> None:
+        self.products[artefact.path] = Product(
+            artefact,
+            {
+                "stage": artefact.stage,
+                "method": case.method,
+                **{
+                    k: case.facets[k]
+                    for k in ("source_id", "experiment_id", "member_id", "grid_label")
+                },
+                "variable_id": case.variable,
+                "reference": case.reference,
+                "domain": case.domain,
+                "train": list(case.train),
+                "period": list(self.simulation_period(case.run, case.facets, case.variable)),
+                "frequency": frequency,
+                "units": VARIABLES[case.variable].units,
+            },
+        )
+
+    # ---- sources, periods, grids
+
+    def entry(self, key: str) -> dict[str, Any]:
+        try:
+            return self.lock["sources"][key]  # type: ignore[no-any-return]
+        except KeyError as error:
+            raise ConfigError(
+                f"{key} is not in the inputs lock; run `finescale resolve --configfile F`"
+            ) from error
+
+    def reference_period(self, reference: str, variable: str) -> tuple[str, str]:
+        entry = self.entry(reference_key(reference, variable))
+        wanted = self.config.references[reference].period
+        return _covered(wanted, entry, where=f"references.{reference}.period")
+
+    def simulation_period(
+        self, run: Simulation, facets: dict[str, str], variable: str
+    ) -> tuple[str, str]:
+        experiment = facets["experiment_id"]
+        entry = self.entry(simulation_key(facets, variable))
+        where = f"simulations: {facets['source_id']} period.{experiment}"
+        return _covered(run.period.get(experiment), entry, where=where)
+
+    def fine_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
+        key = f"{case.reference}/{case.domain}/{case.variable}"
+        if key not in self._grids:
+            domain = self.config.domains[case.domain]
+            grid = self._grid(reference_key(case.reference, case.variable))
+            selection = domains.select_box(
+                grid, domain.lat, domain.lon, where=f"domains.{case.domain}"
+            )
+            self._grids[key] = selection, domains.crop(grid, selection)
+        return self._grids[key]  # type: ignore[no-any-return]
+
+    def coarse_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
+        source = simulation_key(case.facets, case.variable)
+        key = f"{source}/{case.reference}/{case.domain}"
+        if key not in self._grids:
+            grid = self._grid(source)
+            _, fine = self.fine_grid(case)
+            selection = domains.select_around(grid, fine, where=source)
+            self._grids[key] = selection, domains.crop(grid, selection)
+        return self._grids[key]  # type: ignore[no-any-return]
+
+    def _grid(self, key: str) -> domains.GridLists:
+        return self.lock["grids"][self.entry(key)["grid"]]  # type: ignore[no-any-return]
+
+    # ---- artefacts
+
+    def keep(self, artefact: Artefact) -> Artefact:
+        return self.artefacts.setdefault((artefact.stage, artefact.name), artefact)
+
+    def reference(self, case: _Case, variable: str | None = None) -> Artefact:
+        variable = variable or case.variable
+        source = "tasmax" if variable == "dtr" else variable
+        period = self.reference_period(case.reference, source)
+        facets = {
+            "reference": case.reference,
+            "variable_id": variable,
+            "domain": case.domain,
+            "period": _label(period),
+        }
+        if variable == "dtr":
+            parents = {v: self.reference(case, v) for v in ("tasmax", "tasmin")}
+            return self.keep(Artefact("reference", facets, {}, parents, mem_mb=BASE_MB + READ_MB))
+        selection, _ = self.fine_grid(_with(case, variable))
+        dataset = self.config.references[case.reference]
+        entry = self.entry(reference_key(case.reference, variable))
+        parameters = {
+            **self._source_parameters(entry, variable, selection, period, dataset.season),
+            "attributes": _origin(dataset, entry, {"reference": case.reference}),
+        }
+        return self.keep(
+            Artefact("reference", facets, parameters, threads=2, mem_mb=BASE_MB + 4 * READ_MB)
+        )
+
+    def simulation(self, case: _Case, experiment: str, variable: str | None = None) -> Artefact:
+        variable = variable or case.variable
+        source = "tasmax" if variable == "dtr" else variable
+        run_facets = case.of(experiment)
+        period = self.simulation_period(case.run, run_facets, source)
+        facets = {
+            "source": f"{run_facets['source_id']}-{run_facets['grid_label']}",
+            "experiment_id": experiment,
+            "member_id": run_facets["member_id"],
+            "variable_id": variable,
+            "domain": case.domain,
+            "reference": case.reference,
+            "period": _label(period),
+        }
+        if variable == "dtr":
+            parents = {v: self.simulation(case, experiment, v) for v in ("tasmax", "tasmin")}
+            return self.keep(
+                Artefact("simulation", facets, {}, parents, mem_mb=self._coarse_mb(case, 4))
+            )
+        selection, _ = self.coarse_grid(_with(case, variable))
+        entry = self.entry(simulation_key(run_facets, variable))
+        parameters = {
+            **self._source_parameters(entry, variable, selection, period, case.run.season),
+            "attributes": _origin(case.run, entry, run_facets),
+        }
+        return self.keep(
+            Artefact("simulation", facets, parameters, mem_mb=self._coarse_mb(case, 6))
+        )
+
+    def _source_parameters(
+        self,
+        entry: dict[str, Any],
+        variable: str,
+        selection: domains.Selection,
+        period: tuple[str, str],
+        season: str | None,
+    ) -> dict[str, Any]:
+        return {
+            "source": entry["content"],
+            "variable_id": variable,
+            "select": selection.parameters(),
+            "period": list(period),
+            "season": season,
+        }
+
+    def weights(self, case: _Case, method: str) -> Artefact:
+        """The matrix from the reference to the GCM's grid (conservative), or back (bilinear)."""
+        _, fine = self.fine_grid(case)
+        _, coarse = self.coarse_grid(case)
+        model = f"{case.facets['source_id']}-{case.facets['grid_label']}"
+        down = method == "conservative"
+        src, dst = (fine, coarse) if down else (coarse, fine)
+        facets = {
+            "src": case.reference if down else model,
+            "dst": model if down else case.reference,
+            "domain": case.domain,
+            "regrid": method,
+        }
+        parameters = {
+            "src": src, "dst": dst, "method": method, "engine": self.config.weights.engine
+        }  # fmt: skip
+        mem_mb = BASE_MB + 200 * len(fine["lat"]) * len(fine["lon"]) // 1_000_000
+        return self.keep(Artefact("weights", facets, parameters, mem_mb=mem_mb))
+
+    def coarsen(self, case: _Case, variable: str) -> Artefact:
+        reference = self.reference(case, variable)
+        _, coarse = self.coarse_grid(case)
+        facets = {
+            "reference": case.reference,
+            "source": f"{case.facets['source_id']}-{case.facets['grid_label']}",
+            "variable_id": variable,
+            "domain": case.domain,
+            "period": reference.facets["period"],
+        }
+        parameters = {
+            "grid": coarse, "min_valid_fraction": self.config.coarsen.min_valid_fraction
+        }  # fmt: skip
+        inputs = {"reference": reference, "weights": self.weights(case, "conservative")}
+        return self.keep(
+            Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB)
+        )
+
+    def climatology(self, case: _Case, variable: str, *, fine: bool) -> Artefact:
+        series = self.reference(case, variable) if fine else self.coarsen(case, variable)
+        source = "fine" if fine else f"{case.facets['source_id']}-{case.facets['grid_label']}"
+        facets = {
+            "reference": case.reference,
+            "grid": source,
+            "variable_id": variable,
+            "domain": case.domain,
+            "train": _label(case.train),
+        }
+        parameters = {"train": list(case.train), **case.climatology.model_dump()}
+        threads = MOST_THREADS if fine else 1
+        return self.keep(
+            Artefact(
+                "climatology", facets, parameters, {"series": series},
+                threads=threads, mem_mb=BASE_MB + threads * 120,
+            )
+        )  # fmt: skip
+
+    def adjust(self, case: _Case, variable: str) -> Artefact:
+        experiment = case.experiment
+        hist, scen, target = self._axis(case)
+        self._check_training(case, hist)
+        facets = {
+            "method": case.adjust.method,
+            "source": f"{case.facets['source_id']}-{case.facets['grid_label']}",
+            "experiment_id": experiment,
+            "member_id": case.facets["member_id"],
+            "variable_id": variable,
+            "reference": case.reference,
+            "domain": case.domain,
+            "train": _label(case.train),
+        }
+        inputs = {
+            "ref": self.coarsen(case, variable),
+            "hist": self.simulation(case, hist, variable),
+        }
+        if scen is not None:
+            inputs["scen"] = self.simulation(case, scen, variable)
+        parameters = {"target": target, "train": list(case.train), **case.adjust.model_dump()}
+        return self.keep(
+            Artefact(
+                "adjust", facets, parameters, inputs,
+                threads=MOST_THREADS, mem_mb=self._coarse_mb(case, 40),
+            )
+        )  # fmt: skip
+
+    def _axis(self, case: _Case) -> tuple[str, str | None, str]:
+        """Return (training experiment, the one that continues it, which of them is the target)."""
+        experiments = case.run.experiment_id
+        if HISTORICAL not in experiments:
+            return case.experiment, None, "hist"
+        scenarios = [e for e in experiments if e != HISTORICAL]
+        if case.experiment != HISTORICAL:
+            return HISTORICAL, case.experiment, "scen"
+        return HISTORICAL, case.run.pad_experiment or next(iter(scenarios), None), "hist"
+
+    def _check_training(self, case: _Case, hist: str) -> None:
+        variable = "tasmax" if case.variable == "dtr" else case.variable
+        for where, period in (
+            (f"simulation {case.facets['source_id']} {hist}",
+             self.simulation_period(case.run, case.of(hist), variable)),
+            (f"reference {case.reference}", self.reference_period(case.reference, variable)),
+        ):  # fmt: skip
+            if case.train[0] < period[0] or _last_day(case.train[1]) > _last_day(period[1]):
+                raise ConfigError(
+                    f"periods.{case.block.train}: training {case.train[0]}..{case.train[1]} is not "
+                    f"covered by the {where} of {variable}, which spans {period[0]}..{period[1]}"
+                )
+
+    def product(self, case: _Case) -> Artefact:
+        parameters: dict[str, Any] = {
+            "variable_id": case.variable,
+            "calendar": case.block.calendar,
+            "attributes": self._product_attributes(case),
+        }
+        weights = self.weights(case, "bilinear")
+        if case.stage == "interpolate":
+            inputs = {
+                "simulation": self.simulation(case, case.experiment),
+                "climatology": self.climatology(case, case.variable, fine=True),
+                "weights": weights,
+            }
+        else:
+            paired = case.variable == "tasmin" and "tasmax" in case.block.variable_id
+            treated = "dtr" if paired else case.variable
+            inputs = {
+                "adjusted": self.adjust(case, treated),
+                "coarse_climatology": self.climatology(case, treated, fine=False),
+                "fine_climatology": self.climatology(case, treated, fine=True),
+                "weights": weights,
+            }
+            if paired:
+                inputs["tasmax"] = self.product(_with(case, "tasmax"))
+        return self.keep(
+            Artefact(
+                case.stage, self._product_facets(case), parameters, inputs,
+                threads=MOST_THREADS, mem_mb=self._coarse_mb(case, 12) + MOST_THREADS * 60,
+            )
+        )  # fmt: skip
+
+    def _product_facets(self, case: _Case) -> dict[str, str]:
+        period = self.simulation_period(case.run, case.facets, case.variable)
+        return {
+            "method": case.method,
+            **{k: case.facets[k] for k in ("source_id", "experiment_id", "member_id", "grid_label")},
+            "variable_id": case.variable,
+            "reference": case.reference,
+            "domain": case.domain,
+            "train": _label(case.train),
+            "period": _label(period),
+        }
+
+    def _product_attributes(self, case: _Case) -> dict[str, str]:
+        """Return the attributes a product inherits from both of its sources."""
+        dataset = self.config.references[case.reference]
+        reference = _origin(
+            dataset, self.entry(reference_key(case.reference, case.variable)), {}
+        )
+        run = _origin(case.run, self.entry(simulation_key(case.facets, case.variable)), {})
+        joined = {
+            name: f"reference {case.reference}: {reference.get(name, 'not stated')}; "
+            f"simulation {case.facets['source_id']}: {run.get(name, 'not stated')}"
+            for name in ("license", "references")
+        }
+        return {
+            "title": f"{case.method} downscaling of {case.facets['source_id']} "
+            f"{case.experiment} by {case.reference}",
+            **joined,
+            "tracking_id": run.get("tracking_id", ""),
+            "frequency": "day",
+            **{k: case.facets[k] for k in ("source_id", "experiment_id", "member_id", "grid_label")},
+            "variable_id": case.variable,
+        }
+
+    def aggregate(self, product: Artefact, case: _Case, frequency: str) -> Artefact:
+        facets = {**product.facets, "frequency": frequency}
+        attributes = {
+            k: v for k, v in product.parameters["attributes"].items() if k != "frequency"
+        }
+        return self.keep(
+            Artefact(
+                "aggregate", facets, {"frequency": frequency, "attributes": attributes},
+                {"product": product}, threads=2, mem_mb=BASE_MB + 300,
+            )
+        )  # fmt: skip
+
+    def evaluate(self, product: Artefact, case: _Case) -> None:
+        settings = self.config.evaluate
+        inputs = {
+            "product": product,
+            "reference": self.reference(case),
+            "simulation": self.simulation(case, case.experiment),
+            "weights": self.weights(case, "bilinear"),
+        }
+        hist, scen, target = self._axis(case)
+        if target == "scen" and scen is not None:
+            before = _replace(case, facets=case.of(hist))
+            inputs["product_hist"] = self.product(before)
+            inputs["simulation_hist"] = self.simulation(case, hist)
+        if case.variable == "tasmin" and "tasmax" in case.block.variable_id:
+            inputs["tasmax"] = self.product(_with(case, "tasmax"))
+        parameters = {
+            "wet_day": settings.wet_day,
+            "period": list(settings.period) if settings.period else None,
+            "product_period": list(
+                self.simulation_period(case.run, case.facets, case.variable)
+            ),
+        }
+        evaluation = self.keep(
+            Artefact(
+                "evaluate", dict(product.facets), parameters, inputs,
+                threads=2, mem_mb=self._coarse_mb(case, 12) + 1200,
+            )
+        )  # fmt: skip
+        self.evaluations[evaluation.path] = evaluation
+
+    def _coarse_mb(self, case: _Case, bytes_per_value: int) -> int:
+        """Return memory for the whole coarse series of a case at so many bytes a value [MB]."""
+        _, coarse = self.coarse_grid(case)
+        cells = len(coarse["lat"]) * len(coarse["lon"])
+        days = sum(
+            int(self.entry(simulation_key(case.of(e), case.variable))["n_days"])
+            for e in case.run.experiment_id[:2]
+        )
+        return BASE_MB + -(-cells * days * bytes_per_value // 1_000_000)
+
+
+def _replace(case: _Case, **changes: Any) -> _Case:
+    return _Case(**{**vars(case), **changes})
+
+
+def _with(case: _Case, variable: str) -> _Case:
+    return case if variable == case.variable else _replace(case, variable=variable)
+
+
+def _origin(dataset: Any, entry: dict[str, Any], facets: dict[str, str]) -> dict[str, str]:
+    """Return the attributes that say where data come from and on what terms."""
+    found = {
+        "license": dataset.licence or entry["licence"],
+        "references": dataset.citation or entry["citation"],
+        "tracking_id": entry["tracking_id"],
+        **facets,
+    }
+    return {k: v for k, v in found.items() if v}
+
+
+def _covered(
+    wanted: tuple[str, str] | None, entry: dict[str, Any], *, where: str
+) -> tuple[str, str]:
+    """Return the wanted period as far as dates of the calendar go; all of the data by default."""
+    first, last = entry["span"]
+    if wanted is None:
+        return first, last
+    if wanted[0] < first or _last_day(wanted[1]) > _last_day(last):
+        raise ConfigError(
+            f"{where}: {wanted[0]}..{wanted[1]} is not covered by the data, which span {first}..{last}"
+        )
+    return wanted
+
+
+def _last_day(date: str) -> str:
+    """Return a date with the last days of a month made equal: a 360_day year ends on 12-30."""
+    return date[:8] + "30" if date[8:] == "31" else date
+
+
+def _label(period: Iterable[str]) -> str:
+    """Return a period for names: years where it is whole years."""
+    first, last = period
+    if first[5:] == "01-01" and last[5:] in ("12-31", "12-30"):
+        return f"{first[:4]}-{last[:4]}"
+    return f"{first.replace('-', '')}-{last.replace('-', '')}"
+
+

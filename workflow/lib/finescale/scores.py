@@ -1,0 +1,493 @@
+"""Scores of a product against a reference, the change signal, and the gates a product must pass.
+
+Everything here is a pure function of arrays. `product` and `reference` lie on the same days and
+cells; a free-running GCM has no true days, so for its products only the scores that compare
+distributions mean something (`Score.needs_pairs` is False). The same function computes both sorts.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from finescale.errors import ContractError
+from finescale.variables import MM_PER_DAY, VARIABLES, Kind
+
+WET_DAY = MM_PER_DAY  # [kg m-2 s-1], the wet day of VALUE and ETCCDI
+
+# Least and greatest legal value, in the units on disk. Where physics sets no upper limit only
+# infinity is refused.
+VALID_RANGE: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "hurs": (0.0, 100.0),  # [%]
+        "huss": (0.0, 1.0),  # [1]
+        "rsds": (0.0, math.inf),  # [W m-2]
+        "sfcWind": (0.0, math.inf),  # [m s-1]
+        **{name: variable.valid_range for name, variable in VARIABLES.items()},
+    }
+)
+UNBOUNDED = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score per cell: how it is named, what it applies to and how it is read.
+
+    `units` is "same" for the units of the variable, otherwise the units themselves. `ideal` is
+    the value of a perfect product, None where there is none. `needs_pairs`: the score compares
+    the same days, and says nothing about a free-running model.
+    """
+
+    name: str
+    units: str
+    long_name: str
+    ideal: float | None
+    needs_pairs: bool = False
+    kinds: str = "+*"
+    variables: tuple[str, ...] = ()
+
+    def applies(self, kind: Kind, variable_id: str) -> bool:
+        """Tell whether the score is defined for this kind and variable."""
+        return kind in self.kinds and (not self.variables or variable_id in self.variables)
+
+    def units_of(self, variable_units: str) -> str:
+        """Return the units of the score, given those of the variable."""
+        return variable_units if self.units == "same" else self.units
+
+
+CELL_SCORES: Mapping[str, Score] = MappingProxyType(
+    {
+        score.name: score
+        for score in (
+            Score("mean", "same", "mean of the product", None),
+            Score("reference_mean", "same", "mean of the reference", None),
+            Score("bias", "same", "mean of product minus reference", 0.0),
+            Score("relative_bias", "1", "bias divided by the reference mean", 0.0, kinds="*"),
+            Score("rmse", "same", "root mean square error of days", 0.0, needs_pairs=True),
+            Score("correlation", "1", "Pearson correlation of days", 1.0, needs_pairs=True),
+            Score(
+                "seasonal_correlation",
+                "1",
+                "Pearson correlation of monthly means",
+                1.0,
+                needs_pairs=True,
+            ),
+            Score("std_ratio", "1", "standard deviation, product over reference", 1.0),
+            Score("p1_bias", "same", "bias of the 1st percentile of days", 0.0),
+            Score("p99_bias", "same", "bias of the 99th percentile of days", 0.0),
+            Score(
+                "wet_day_ratio",
+                "1",
+                "number of wet days, product over reference",
+                1.0,
+                kinds="*",
+                variables=("pr",),
+            ),
+            Score("n_days", "1", "days with both a product and a reference value", None),
+        )
+    }
+)
+
+_STATISTICS = (
+    "n_days",
+    "mean",
+    "reference_mean",
+    "mean_square_error",
+    "correlation",
+    "seasonal_correlation",
+    "variation",
+    "reference_variation",
+    "p1",
+    "reference_p1",
+    "p99",
+    "reference_p99",
+    "wet_days",
+    "reference_wet_days",
+)
+_N_STATISTICS = len(_STATISTICS)
+
+
+@njit(nogil=True, cache=True)
+def _moments(x: Any, y: Any) -> Any:
+    """Return both means, both root sums of squares about them, and the correlation."""
+    n = x.size
+    mean_x, mean_y, big_x, big_y = 0.0, 0.0, 0.0, 0.0
+    for i in range(n):
+        mean_x += x[i]
+        mean_y += y[i]
+        big_x = max(big_x, abs(x[i]))
+        big_y = max(big_y, abs(y[i]))
+    mean_x /= n
+    mean_y /= n
+    sxx, syy, sxy = 0.0, 0.0, 0.0
+    for i in range(n):
+        dx, dy = x[i] - mean_x, y[i] - mean_y
+        sxx += dx * dx
+        syy += dy * dy
+        sxy += dx * dy
+    # The mean of equal values is off by rounding, which must not pass for variability;
+    # float32 data cannot vary by less than 6e-8 of their size.
+    if sxx <= n * (1e-12 * big_x) ** 2:
+        sxx = 0.0
+    if syy <= n * (1e-12 * big_y) ** 2:
+        syy = 0.0
+    correlation = np.nan
+    if sxx > 0.0 and syy > 0.0:
+        correlation = min(1.0, max(-1.0, sxy / (np.sqrt(sxx) * np.sqrt(syy))))
+    return mean_x, mean_y, np.sqrt(sxx), np.sqrt(syy), correlation
+
+
+@njit(nogil=True, cache=True)
+def _percentile(ordered: Any, probability: float) -> Any:
+    """Return the value at `probability` of sorted values, linear between neighbours (type 7)."""
+    place = probability * (ordered.size - 1)
+    low = int(place)
+    high = min(low + 1, ordered.size - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+@njit(nogil=True, cache=True)
+def _statistics(product: Any, reference: Any, group: Any, n_groups: int, wet: float) -> Any:
+    """Return the `_STATISTICS` of each cell over the days on which both series have a value."""
+    n_time, n_cell = product.shape
+    out = np.full((n_cell, _N_STATISTICS), np.nan)
+    x, y = np.empty(n_time), np.empty(n_time)
+    month_x, month_y = np.empty(n_groups), np.empty(n_groups)
+    month_n = np.empty(n_groups)
+    for cell in range(n_cell):
+        month_x[:], month_y[:], month_n[:] = 0.0, 0.0, 0.0
+        n, wet_x, wet_y, square = 0, 0, 0, 0.0
+        for time in range(n_time):
+            # numba's float() would leave a float32 as it is
+            a, b = np.float64(product[time, cell]), np.float64(reference[time, cell])
+            if np.isnan(a) or np.isnan(b):
+                continue
+            x[n], y[n] = a, b
+            n += 1
+            square += (a - b) * (a - b)
+            wet_x += int(a >= wet)
+            wet_y += int(b >= wet)
+            month_x[group[time]] += a
+            month_y[group[time]] += b
+            month_n[group[time]] += 1.0
+        out[cell, 0] = n
+        if n == 0:
+            continue
+        mean_x, mean_y, root_x, root_y, correlation = _moments(x[:n], y[:n])
+        seen = month_n > 0.0
+        monthly = _moments(month_x[seen] / month_n[seen], month_y[seen] / month_n[seen])[4]
+        sorted_x, sorted_y = np.sort(x[:n]), np.sort(y[:n])
+        out[cell, 1], out[cell, 2], out[cell, 3] = mean_x, mean_y, square / n
+        out[cell, 4], out[cell, 5] = correlation, monthly
+        out[cell, 6], out[cell, 7] = root_x, root_y
+        out[cell, 8], out[cell, 9] = _percentile(sorted_x, 0.01), _percentile(sorted_y, 0.01)
+        out[cell, 10], out[cell, 11] = _percentile(sorted_x, 0.99), _percentile(sorted_y, 0.99)
+        out[cell, 12], out[cell, 13] = wet_x, wet_y
+    return out
+
+
+def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
+    """Return `above / below`, NaN where `below` is not positive."""
+    quotient = np.full(np.shape(above), np.nan)
+    np.divide(above, below, out=quotient, where=below > 0.0)
+    return quotient
+
+
+def cell_scores(
+    product: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    *,
+    months: NDArray[np.integer],
+    season_year: NDArray[np.integer],
+    kind: Kind,
+    variable_id: str,
+    wet_threshold: float = WET_DAY,
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of each cell, by name, in the order of `CELL_SCORES`.
+
+    Only days on which both series have a value count; a cell without any has `n_days` 0 and NaN
+    elsewhere, and a score whose denominator is 0 is NaN. A cell's scores do not depend, to the
+    bit, on the cells beside it.
+
+    Parameters
+    ----------
+    product, reference : (time, cell)
+        Daily values on the same days [units of the variable].
+    months, season_year : (time,)
+        Calendar month and year of each day; a (year, month) pair makes one monthly mean, over
+        the days both series have.
+    kind, variable_id
+        Choose the scores (`Score.applies`).
+    wet_threshold
+        Least value of a wet day [units of the variable].
+
+    Returns
+    -------
+    dict of (cell,) float64
+        Percentiles are linear between order statistics (type 7).
+
+    Raises
+    ------
+    ContractError
+        If the arrays do not lie on the same days and cells.
+    """
+    if product.ndim != 2 or product.shape != reference.shape:
+        raise ContractError(
+            f"scores: product and reference must be (time, cell) on the same days, found shapes "
+            f"{product.shape} and {reference.shape}; align them by date first"
+        )
+    if not len(months) == len(season_year) == len(product):
+        raise ContractError(
+            f"scores: months and season_year need one entry for each of {len(product)} days, "
+            f"found {len(months)} and {len(season_year)}"
+        )
+    month_of_axis = np.asarray(season_year, np.int64) * 12 + np.asarray(months, np.int64)
+    kept, group = np.unique(month_of_axis, return_inverse=True)
+    # 1 mm/day is no float32 in kg m-2 s-1, and packed observations hold it exactly: without the
+    # millionth, rounding would decide which of those days are wet.
+    wet = wet_threshold * (1.0 - 1e-6)
+    table = _statistics(
+        np.ascontiguousarray(product), np.ascontiguousarray(reference), group, kept.size, wet
+    )
+    of = dict(zip(_STATISTICS, table.T, strict=True))
+    bias = of["mean"] - of["reference_mean"]
+    scores = {
+        "mean": of["mean"],
+        "reference_mean": of["reference_mean"],
+        "bias": bias,
+        "relative_bias": _ratio(bias, of["reference_mean"]),
+        "rmse": np.sqrt(of["mean_square_error"]),
+        "correlation": of["correlation"],
+        "seasonal_correlation": of["seasonal_correlation"],
+        "std_ratio": _ratio(of["variation"], of["reference_variation"]),
+        "p1_bias": of["p1"] - of["reference_p1"],
+        "p99_bias": of["p99"] - of["reference_p99"],
+        "wet_day_ratio": _ratio(of["wet_days"], of["reference_wet_days"]),
+        "n_days": of["n_days"],
+    }
+    return {
+        name: np.ascontiguousarray(scores[name])
+        for name, score in CELL_SCORES.items()
+        if score.applies(kind, variable_id)
+    }
+
+
+@njit(nogil=True, cache=True)
+def _month_sums(values: Any, months: Any, sums: Any, count: Any) -> None:
+    for time in range(values.shape[0]):
+        month = months[time] - 1
+        for cell in range(values.shape[1]):
+            value = np.float64(values[time, cell])
+            if not np.isnan(value):
+                sums[month, cell] += value
+                count[month, cell] += 1
+
+
+def monthly_means(values: NDArray[np.floating], months: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the (12, cell) mean over all days of each calendar month, NaN where there is none.
+
+    `values` is (time, cell), `months` (time,) from 1 to 12; NaN days do not count.
+    """
+    sums = np.zeros((12, values.shape[1]))
+    count = np.zeros((12, values.shape[1]), np.int64)
+    _month_sums(np.ascontiguousarray(values), np.asarray(months, np.int64), sums, count)
+    return _ratio(sums, count)
+
+
+def change_signal(
+    hist: NDArray[np.float64], scen: NDArray[np.float64], *, kind: Kind, floor: float = 0.0
+) -> NDArray[np.float64]:
+    """Return the change from `hist` to `scen`: their difference, or their ratio less 1.
+
+    Both are climatologies of one shape, such as (12, cell). For `kind "*"` the change is NaN
+    where `hist` is not above `floor` [units of the variable]: a month without rain has no ratio.
+    """
+    if kind == "+":
+        return scen - hist
+    return np.where(hist > floor, _ratio(scen, hist) - 1.0, np.nan)
+
+
+def change(
+    product_hist: NDArray[np.float64],
+    product_scen: NDArray[np.float64],
+    gcm_hist: NDArray[np.float64],
+    gcm_scen: NDArray[np.float64],
+    *,
+    kind: Kind,
+    floor: float = 0.0,
+) -> dict[str, NDArray[np.float64]]:
+    """Return `product_change`, `gcm_change` and their difference `change_error`.
+
+    The four climatologies are (12, cell) from `monthly_means`, the GCM's regridded to the cells
+    of the product; changes as in `change_signal` ([units of the variable] or [1]).
+    """
+    of_product = change_signal(product_hist, product_scen, kind=kind, floor=floor)
+    of_gcm = change_signal(gcm_hist, gcm_scen, kind=kind, floor=floor)
+    return {
+        "product_change": of_product,
+        "gcm_change": of_gcm,
+        "change_error": of_product - of_gcm,
+    }
+
+
+def area_mean(values: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the last axis weighted by `area` (cell,); NaN cells do not count."""
+    weight = np.where(np.isnan(values), 0.0, area)
+    weighted = np.sum(np.where(np.isnan(values), 0.0, values) * weight, axis=-1)
+    return _ratio(weighted, np.sum(weight, axis=-1))
+
+
+def pooled_rmse(
+    rmse: NDArray[np.float64], n_days: NDArray[np.float64], area: NDArray[np.float64]
+) -> float:
+    """Return the RMSE over all days of all cells, each day of a cell weighted by its area.
+
+    sqrt(sum w rmse^2 / sum w) with w = n_days x area; the mean of the cells' RMSE would be less.
+    """
+    return float(np.sqrt(area_mean(rmse**2, area * n_days)))
+
+
+def area_scores(
+    scores: Mapping[str, NDArray[np.float64]], area: NDArray[np.float64]
+) -> dict[str, float]:
+    """Return each of the `cell_scores` for the region: area-weighted means, the RMSE pooled.
+
+    Cells without a common day, such as sea, do not count, nor does their `n_days` of 0.
+    """
+    land = np.where(scores["n_days"] > 0, area, 0.0)
+    return {
+        name: pooled_rmse(values, scores["n_days"], land)
+        if name == "rmse"
+        else float(area_mean(values, land))
+        for name, values in scores.items()
+    }
+
+
+def valid_range(variable_id: str) -> tuple[float, float]:
+    """Return the legal (least, greatest) value of a variable, infinite where nothing is known."""
+    return VALID_RANGE.get(variable_id, UNBOUNDED)
+
+
+def _count(flags: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(flags))
+
+
+def invariants(
+    values: NDArray[np.floating],
+    *,
+    variable_id: str,
+    mask: NDArray[np.bool_] | None = None,
+    tasmin: NDArray[np.floating] | None = None,
+    tasmax: NDArray[np.floating] | None = None,
+) -> dict[str, int]:
+    """Return how many values of a block break the rules every product must keep.
+
+    Parameters
+    ----------
+    values : (time, cell)
+        Daily values [units on disk].
+    mask : (cell,) bool
+        True where the product must have values and False where it must have none; without it
+        every cell must.
+    tasmin, tasmax : (time, cell)
+        The daily extremes that belong to `values`: give `tasmax` with `tasmin`, both with `tas`.
+
+    Returns
+    -------
+    dict of int
+        `n_values`; `n_nan`; `n_missing` and `n_stray`, NaN inside and values outside the mask;
+        `n_below` and `n_above` the `VALID_RANGE`, infinities included; where the extremes are
+        given, `n_tasmin_above_tasmax` or, for `tas`, `n_tas_outside_extremes`. Add up the counts
+        of blocks with `total_counts`.
+    """
+    least, greatest = valid_range(variable_id)
+    is_nan = np.isnan(values)
+    expected = np.ones(values.shape[1], bool) if mask is None else mask
+    counts = {
+        "n_values": values.size,
+        "n_nan": _count(is_nan),
+        "n_missing": _count(is_nan & expected),
+        "n_stray": _count(~is_nan & ~expected),
+        # The limits are rounded to the type of the data, so that data clipped at a limit pass.
+        "n_below": _count((values < least) | np.isneginf(values)),
+        "n_above": _count((values > greatest) | np.isposinf(values)),
+    }
+    if variable_id == "tasmin" and tasmax is not None:
+        counts["n_tasmin_above_tasmax"] = _count(values > tasmax)
+    if variable_id == "tas" and tasmin is not None and tasmax is not None:
+        outside = (values < tasmin) | (values > tasmax)
+        counts["n_tas_outside_extremes"] = _count(outside)
+    return counts
+
+
+def total_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums, by name, of the `invariants` of several blocks."""
+    sums: dict[str, int] = {}
+    for block in counts:
+        for name, count in block.items():
+            sums[name] = sums.get(name, 0) + count
+    return sums
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One verdict on a product: what was measured and what was allowed."""
+
+    gate: str
+    value: float
+    limit: float
+    passed: bool
+    waived: bool = False
+
+    @property
+    def stops(self) -> bool:
+        """Tell whether the run has to fail: the gate is shut and nobody waived it."""
+        return not (self.passed or self.waived)
+
+
+# `n_tas_outside_extremes` is reported but is no gate: the methods adjust tas by itself.
+_GATED_COUNTS = MappingProxyType(
+    {
+        "n_missing": "missing_values",
+        "n_stray": "values_outside_mask",
+        "n_below": "below_range",
+        "n_above": "above_range",
+        "n_tasmin_above_tasmax": "tasmin_above_tasmax",
+    }
+)
+GATES = (*_GATED_COUNTS.values(), "time_steps", "trend_distortion")
+
+
+def gates(
+    counts: Mapping[str, int],
+    *,
+    n_time: int,
+    n_time_expected: int,
+    trend_distortion: float | None = None,
+    trend_limit: float | None = None,
+    waived: Collection[str] = (),
+) -> list[Gate]:
+    """Return the verdicts on one product, in the order of `GATES`.
+
+    `counts` come from `invariants` and must be 0; `trend_distortion` (trend of the product less
+    that of the regridded GCM, any units) is judged by its size where a `trend_limit` is set, and
+    NaN does not pass. `waived` names gates that may be shut without failing the run.
+    """
+    verdicts = [
+        (gate, float(counts[name]), 0.0, counts[name] == 0)
+        for name, gate in _GATED_COUNTS.items()
+        if name in counts
+    ]
+    verdicts.append(
+        ("time_steps", float(n_time), float(n_time_expected), n_time == n_time_expected)
+    )
+    if trend_limit is not None:
+        distortion = np.nan if trend_distortion is None else trend_distortion
+        passed = bool(abs(distortion) <= trend_limit)
+        verdicts.append(("trend_distortion", distortion, trend_limit, passed))
+    return [Gate(*verdict, waived=verdict[0] in waived) for verdict in verdicts]

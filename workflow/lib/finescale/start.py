@@ -1,0 +1,69 @@
+"""What happens when the Snakefile is read: config checked, lock completed, plan built."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finescale import plan, resolve
+from finescale.config import Config, load
+from finescale.errors import ConfigError, FinescaleError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration, its inputs lock and its plan."""
+
+    config: Config
+    lock: resolve.Lock
+    plan: plan.Plan
+
+
+def prepare(mapping: dict[str, Any], workflow: Any) -> Run:
+    """Return the run of a Snakemake workflow; a wrong config ends the process with one message.
+
+    Sources are looked up in the main process only; its jobs read the lock that it wrote.
+    """
+    configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
+    try:
+        return read(mapping, configfile, look_up=workflow.is_main_process)
+    except FinescaleError as error:
+        print(f"\nfinescale: {error}\n", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> Run:
+    """Return the run of a configuration.
+
+    Parameters
+    ----------
+    mapping
+        The configuration as read.
+    configfile
+        Its file, for messages and the lock's place.
+    look_up
+        Complete the lock; otherwise it is read as it is.
+
+    Raises
+    ------
+    FinescaleError
+        The configuration or a source is wrong.
+    """
+    config = load({k: v for k, v in mapping.items() if k != "lock"}, where=str(configfile))
+    config = config.model_copy(update={"stores": _root(config.stores, str(configfile))})
+    path = resolve.lock_path(configfile)
+    lock = resolve.resolve(config, path) if look_up else resolve.read(path)
+    return Run(config, lock, plan.build(config, lock))
+
+
+def _root(stores: str, where: str) -> str:
+    """Return the root of stores with the environment's variables put in."""
+    root = os.path.expanduser(os.path.expandvars(stores)).rstrip("/")
+    if "$" in root or not root:
+        raise ConfigError(
+            f"{where}: `stores` is {stores!r}, which names an environment variable that is not set"
+        )
+    return root

@@ -1,0 +1,59 @@
+"""Stage `weights`: the sparse matrix of a pair of grids, computed once (`regrid` has the formulas)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from finescale import regrid, store
+from finescale.grids import Grid
+from finescale.job import Job
+
+
+def run(
+    work: Job, *, src: dict[str, Any], dst: dict[str, Any], method: str, engine: str
+) -> None:
+    """Write the weights from `src` to `dst` (grids as lists) in the COO table that ESMF uses.
+
+    Parameters
+    ----------
+    method
+        `conservative`, `bilinear` or `nearest`.
+    engine
+        `rectilinear` or `esmf`.
+    """
+    src_grid, dst_grid = Grid.from_json(src), Grid.from_json(dst)
+    weights = regrid.build(src_grid, dst_grid, method, engine)
+    table = regrid.write_esmf(weights)
+    arrays = {
+        str(name): store.coordinate(tuple(map(str, values.dims)), values.values, **values.attrs)
+        for name, values in table.variables.items()
+    }
+    attributes = {
+        **{key: value for key, value in table.attrs.items() if key != "Conventions"},
+        "engine": engine,
+        "src_grid": src_grid.digest(),
+        "dst_grid": dst_grid.digest(),
+    }
+    work.fill(work.create(arrays, attributes), lambda _: (), [])
+
+
+def read(opened: store.Store, *, src: Grid, dst: Grid) -> regrid.Weights:
+    """Return the weights of a store, checked to belong to these two grids.
+
+    Raises
+    ------
+    StoreError
+        They were made for other grids.
+    """
+    attributes = opened.attributes
+    for name, grid in (("src_grid", src), ("dst_grid", dst)):
+        if attributes[name] != grid.digest():
+            raise store.StoreError(
+                f"{opened.url}: its {name} is {attributes[name][:12]}, the data have "
+                f"{grid.digest()[:12]}; delete the store and run again"
+            )
+    names = ("S", "row", "col", "src_grid_dims", "dst_grid_dims")
+    table = xr.Dataset({n: (opened.array(n).attrs["_ARRAY_DIMENSIONS"], opened.read(n)) for n in names})
+    return regrid.read_esmf(table.assign_attrs(attributes))

@@ -1,0 +1,26 @@
+"""Stage `climatology` (docs/stages/climatology.md).
+
+INPUTS   series: reference or coarsen
+OUTPUTS  one committed store: 366 slots
+"""
+
+
+rule climatology:
+    """Fit the smooth day-of-year cycle of the reference, fine or coarse."""
+    input:
+        unpack(committed("climatology")),
+    output:
+        store=sentinel("climatology"),
+    params:
+        spec=spec("climatology"),
+    threads: cores("climatology")
+    resources:
+        mem_mb=memory("climatology"),
+    log:
+        "logs/climatology/{artefact}.log",
+    benchmark:
+        "benchmarks/climatology/{artefact}.tsv"
+    conda:
+        "../../envs/finescale.yaml"
+    script:
+        "../scripts/climatology.py"

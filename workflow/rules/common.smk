@@ -1,0 +1,125 @@
+"""What all rules share: the library on the path, the plan, and lookups in it.
+
+INPUTS   the config file and its inputs lock
+OUTPUTS  PLAN, and functions that turn a wildcard into paths, parameters and resources
+"""
+
+import os
+import sys
+
+LIBRARY = str(workflow.current_basedir.join("../lib").get_path_or_uri(secret_free=False))
+sys.path.insert(0, LIBRARY)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
+)
+
+from finescale import summary, start
+
+RUN = start.prepare(config, workflow)
+CONFIG, PLAN = RUN.config, RUN.plan
+FIGURES = summary.figure_groups(PLAN)
+config["lock"] = RUN.lock
+
+
+wildcard_constraints:
+    artefact=r"[A-Za-z0-9._-]+-[0-9a-f]{16}",
+
+
+def _stored(path):
+    """Return a sentinel below the root of stores, a plain path or an object that stays remote."""
+    full = f"{CONFIG.stores}/{path}"
+    return storage(full, retrieve=False) if "://" in full else full
+
+
+def sentinel(stage):
+    """Return the output of a stage: the sentinel of any of its stores."""
+    return _stored(f"{stage}/{{artefact}}.zarr/.zmetadata")
+
+
+def committed(stage):
+    """Return an input function: role -> sentinel of each store that an artefact is made of."""
+
+    def parents(wildcards):
+        artefact = PLAN.artefacts[stage, wildcards.artefact]
+        return {role: ancient(_stored(a.path)) for role, a in artefact.inputs.items()}
+
+    return parents
+
+
+def spec(stage):
+    """Return a params function: what the identity of an artefact covers."""
+
+    def parameters(wildcards):
+        return PLAN.artefacts[stage, wildcards.artefact].spec
+
+    return parameters
+
+
+def cores(stage):
+    """Return a threads function: as many as the plan gives an artefact."""
+
+    def threads(wildcards):
+        return PLAN.artefacts[stage, wildcards.artefact].threads
+
+    return threads
+
+
+def memory(stage):
+    """Return a resources function: predicted memory, more after each failed attempt."""
+
+    def mem_mb(wildcards, attempt):
+        return round(PLAN.artefacts[stage, wildcards.artefact].mem_mb * (1 + 0.5 * (attempt - 1)))
+
+    return mem_mb
+
+
+def products():
+    """Return the sentinels of all products."""
+    return [_stored(product.artefact.path) for product in PLAN.products]
+
+
+def evaluations():
+    """Return the sentinels of all evaluations."""
+    return [_stored(artefact.path) for artefact in PLAN.evaluations]
+
+
+def results(name):
+    """Return the path of a result file of this config."""
+    return f"results/{CONFIG.name}/{name}"
+
+
+def figures():
+    """Return the figures of this config, one for each simulated variable."""
+    return [results(f"figures/{name}.png") for name in FIGURES]
+
+
+def figure_inputs(wildcards):
+    """Return what a figure is drawn from: evaluations, their products, reference, simulation."""
+    evaluations = FIGURES[wildcards.figure]
+    first = evaluations[0].inputs
+    return {
+        "evaluations": [ancient(_stored(e.path)) for e in evaluations],
+        "products": [ancient(_stored(e.inputs["product"].path)) for e in evaluations],
+        "reference": ancient(_stored(first["reference"].path)),
+        "simulation": ancient(_stored(first["simulation"].path)),
+    }
+
+
+def figure_spec(wildcards):
+    """Return the identities of a figure's inputs."""
+    return summary.figure_spec(FIGURES[wildcards.figure])
+
+
+def report_spec(rule):
+    """Return what a rule of the report takes beside its inputs."""
+    return summary.report_spec(rule, CONFIG, PLAN)
+
+
+def closing_words():
+    """Return where the results lie, for the end of a run."""
+    return summary.closing_words(CONFIG, PLAN)
+
+
+def failing_words(log):
+    """Return what to do about a failed run."""
+    return summary.failing_words(CONFIG, log)

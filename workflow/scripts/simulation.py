@@ -1,0 +1,6 @@
+"""Put one experiment of a GCM in Finescale's form, cut to what a domain needs (rule `simulation`)."""
+
+from finescale import job, simulation
+
+with job.running(snakemake) as work:
+    simulation.run(work, **work.inputs, **work.spec)
