@@ -22,8 +22,8 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
 # Runtime libraries of pyproject.toml without which a conda environment still computes every stage.
 PIP_ONLY = {
-    "pygments": "colours the formulas' source in the report",
-    "rich": "colours the terminal",
+    "pygments": "presentation",
+    "rich": "presentation",
     "s3fs": "only for stores on S3",
 }
 # What conda adds: ESMF, which has no wheel, and what goes with it or with a cluster.

@@ -4,18 +4,14 @@ INPUTS   the config file and its inputs lock
 OUTPUTS  PLAN, and functions that turn a wildcard into paths, parameters and resources
 """
 
-import os
 import sys
 
 LIBRARY = str(workflow.current_basedir.join("../lib").get_path_or_uri(secret_free=False))
 sys.path.insert(0, LIBRARY)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
-)
 
-from finescale import summary, start
+from finescale import start, summary
 
-RUN = start.prepare(config, workflow)
+RUN = start.prepare(config, workflow, library=LIBRARY)
 CONFIG, PLAN = RUN.config, RUN.plan
 FIGURES = summary.figure_groups(PLAN)
 config["lock"] = RUN.lock

@@ -30,9 +30,7 @@ rule tabulate_scores:
     input:
         evaluations=evaluations(),
     output:
-        scores=report(
-            results("scores.csv"), caption="../report/scores.rst", category="Scorecard"
-        ),
+        scores=report(results("scores.csv"), caption="../report/scores.rst", category="Scorecard"),
         verdicts=report(
             results("verdicts.csv"), caption="../report/gates.rst", category="Scorecard"
         ),
@@ -107,9 +105,7 @@ rule write_summary:
         verdicts=results("verdicts.csv"),
         pictures=figures(),
     output:
-        summary=report(
-            results("summary.html"), caption="../report/summary.rst", category="Summary"
-        ),
+        summary=report(results("summary.html"), caption="../report/summary.rst", category="Summary"),
     params:
         spec=report_spec("write_summary"),
     resources:

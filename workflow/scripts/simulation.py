@@ -1,4 +1,4 @@
-"""Put one experiment of a GCM in Finescale's form, cut to what a domain needs (rule `simulation`)."""
+"""Put one experiment of a GCM in Finescale's form (rule `simulation`)."""
 
 from finescale import job, simulation
 

@@ -88,7 +88,9 @@ def run(
     variable_id = written.variable_id
     ref_train = _training(reference.days, train, ref.url)
     sim_train = _training(axis, train, hist.url)
-    arrays = fields.declare(variable_id, written.days, written.grid, layout="full_time", nan="allowed")
+    arrays = fields.declare(
+        variable_id, written.days, written.grid, layout="full_time", nan="allowed"
+    )
     chunks = arrays[variable_id].chunks
     arrays["valid"] = Array(
         ("lat", "lon"),
@@ -98,7 +100,9 @@ def run(
         {"long_name": "cell has values", "flag_values": [0, 1], "flag_meanings": "no yes"},
     )
     writer = work.create(arrays, {**written.season, "adjustment": method, "train": list(train)})
-    lat, lon = (a.reshape(-1) for a in np.meshgrid(written.grid.lat, written.grid.lon, indexing="ij"))
+    lat, lon = (
+        a.reshape(-1) for a in np.meshgrid(written.grid.lat, written.grid.lon, indexing="ij")
+    )
 
     def compute(tile: Tile) -> Iterator[Piece]:
         cells = tile.rows(written.grid.shape[1])

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finescale import calendars, fields
+from finescale import calendars, fields, seasonal
 from finescale.blocks import Piece, Tile, slabs, tiles
 from finescale.fields import Field
 from finescale.job import Job
-from finescale.store import Array, Contract, Store
+from finescale.store import Array, Contract, Store, coordinate
 from finescale.variables import VARIABLES
 
 
-def run(
-    work: Job, *, product: Store, frequency: str, attributes: dict[str, Any]
-) -> None:
+def run(work: Job, *, product: Store, frequency: str, attributes: dict[str, Any]) -> None:
     """Write the means of a daily product, (time, lat, lon), one per month (`mon`) or year (`yr`).
 
     A year of a seasonal product is its season, December counted to the next year. A cell without
@@ -27,10 +25,8 @@ def run(
     daily = Field(product)
     variable_id, days, grid = daily.variable_id, daily.days, daily.grid
     season = daily.season.get("season")
-    year = calendars.season_year(days, season).astype(np.int64)
-    group = year * 12 + days.month - 1 if frequency == "mon" and season is None else year
-    if frequency == "mon" and season is not None:
-        group = days.year.astype(np.int64) * 12 + days.month - 1
+    month = days.year.astype(np.int64) * 12 + days.month - 1
+    group = month if frequency == "mon" else calendars.season_year(days, season)
     numbers, index, counts = np.unique(group, return_inverse=True, return_counts=True)
     variable = VARIABLES[variable_id]
     shape = (len(numbers), *grid.shape)
@@ -50,22 +46,22 @@ def run(
         ),
         **_group_axis(days, index),
         **fields.horizontal(grid),
-        "n_days": fields.store.coordinate(
+        "n_days": coordinate(
             ("time",), counts.astype(np.int32), long_name="days in the mean", units="1"
         ),
     }
     writer = work.create(arrays, {**attributes, **daily.season, "frequency": frequency})
 
     def compute(tile: Tile) -> Iterator[Piece]:
-        total = np.zeros((len(numbers), *tile.shape))
+        total = np.zeros((len(numbers), tile.shape[0] * tile.shape[1]))
         valid = np.zeros(total.shape, dtype=np.int64)
         for time in slabs(len(days), daily.chunks[0]):
-            block = daily.read(time, tile.lat, tile.lon).astype(np.float64)
-            there = ~np.isnan(block)
-            np.add.at(total, index[time], np.where(there, block, 0.0))
-            np.add.at(valid, index[time], there)
+            seasonal.accumulate(
+                total, valid, daily.series(time, tile.lat, tile.lon), index[time].astype(np.int16)
+            )
         mean = np.divide(total, valid, out=np.full(total.shape, np.nan), where=valid > 0)
-        yield variable_id, (slice(0, len(numbers)), tile.lat, tile.lon), mean.astype(np.float32)
+        block = mean.reshape(-1, *tile.shape).astype(np.float32)
+        yield variable_id, (slice(0, len(numbers)), tile.lat, tile.lon), block
 
     work.fill(writer, compute, tiles(shape, daily.chunks))
 
@@ -77,7 +73,5 @@ def _group_axis(days: calendars.Days, index: NDArray[np.intp]) -> dict[str, Arra
     last = np.searchsorted(index, np.arange(index.max() + 1), side="right") - 1
     bounds = np.stack([time[first] - 0.5, time[last] + 0.5], axis=1)
     axis = fields.time_axis(days, bounds)
-    middle = fields.store.coordinate(
-        ("time",), bounds.mean(axis=1), **axis["time"].attributes
-    )
+    middle = coordinate(("time",), bounds.mean(axis=1), **axis["time"].attributes)
     return {**axis, "time": middle}

@@ -36,6 +36,7 @@ class Tile:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return the number of rows and columns."""
         return self.lat.stop - self.lat.start, self.lon.stop - self.lon.start
 
     def rows(self, n_lon: int) -> NDArray[np.int64]:
@@ -67,6 +68,7 @@ class Fill:
     compute: Callable[[Tile], Iterable[Piece]]
 
     def __call__(self, tile: Tile) -> None:
+        """Compute and write one tile."""
         for name, region, values in self.compute(tile):
             self.writer.write(name, region, values)
 

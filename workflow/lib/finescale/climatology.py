@@ -63,7 +63,9 @@ def run(
             Contract(variable.valid_range, "allowed"),
         ),
         "slot": coordinate(
-            ("slot",), np.arange(n_slots, dtype=np.int32), long_name="month-day slot, 29 February included"
+            ("slot",),
+            np.arange(n_slots, dtype=np.int32),
+            long_name="month-day slot, 29 February included",
         ),
         **fields.horizontal(daily.grid),
     }

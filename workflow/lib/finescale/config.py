@@ -95,14 +95,18 @@ class SourceVariable(Section):
     """How one variable is found in its dataset, where the defaults do not fit."""
 
     name: str | None = Field(None, description="name in the dataset; default: the CMIP6 name")
-    units: str | None = Field(None, description="units of the data, if its attribute is absent or wrong")
+    units: str | None = Field(
+        None, description="units of the data, if its attribute is absent or wrong"
+    )
     path: str | None = Field(None, description="path of this variable, if it has its own")
 
 
 def _as_variables(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return {name: {} for name in value}
-    return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+    return (
+        {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+    )
 
 
 Variables = Annotated[
@@ -121,16 +125,22 @@ class Dataset(Section):
     synthetic: dict[str, int | float | str] | None = Field(
         None, description="generate the data: parameters of the synthetic world ({} for defaults)"
     )
-    format: Literal["zarr", "netcdf"] | None = Field(None, description="default: by the path's ending")
+    format: Literal["zarr", "netcdf"] | None = Field(
+        None, description="default: by the path's ending"
+    )
     version: str | None = Field(
         None,
         description="published version of an archive that never changes under it (CMIP6, ARCO ERA5): "
         "identity is then facets + version + metadata instead of every byte",
     )
-    storage_options: dict[str, Any] = Field({}, description="for remote paths, as fsspec takes them")
+    storage_options: dict[str, Any] = Field(
+        {}, description="for remote paths, as fsspec takes them"
+    )
     variables: Variables = Field(description="a list of CMIP6 names, or a mapping name -> details")
     season: str | None = Field(
-        None, pattern=r"^[JFMASOND]{1,11}$", description="initials of months (DJF) if the axis holds only those"
+        None,
+        pattern=r"^[JFMASOND]{1,11}$",
+        description="initials of months (DJF) if the axis holds only those",
     )
     licence: str | None = Field(None, description="default: the dataset's own attribute")
     citation: str | None = Field(None, description="default: the dataset's own attribute")
@@ -159,7 +169,8 @@ class Simulation(Dataset):
     grid_label: Name = "gn"
     period: dict[Name, Period] = Field({}, description="experiment -> days to use; default: all")
     pad_experiment: Name | None = Field(
-        None, description="scenario whose first years pad windows of historical; default: the first listed"
+        None,
+        description="scenario whose first years pad windows of historical; default: the first listed",
     )
 
 
@@ -170,7 +181,9 @@ class Adjust(Section):
     half_window: int = Field(15, ge=0, le=91, description="days on either side of the day of year")
     positions: Literal["weibull", "cunnane", "hazen", "type7"] = "weibull"
     tails: Literal["parametric", "linear", "constant"] = "parametric"
-    trend_years: int = Field(9, ge=0, description="running mean taken out of kind + variables; 0: none")
+    trend_years: int = Field(
+        9, ge=0, description="running mean taken out of kind + variables; 0: none"
+    )
     dry_threshold: float = Field(0.05, ge=0, description="[mm/day]; pr below it is dry")
     seed: int = Field(0, ge=0, description="of the jitter on dry days")
 
@@ -179,9 +192,15 @@ class Climatology(Section):
     """Day-of-year climatology of the reference (docs/stages/climatology.md)."""
 
     harmonics: int = Field(3, ge=1, le=12)
-    half_window: int = Field(15, ge=0, le=91, description="used where a season leaves under 300 days")
-    min_valid_fraction: float = Field(0.5, gt=0, le=1, description="of training days, else the cell is masked")
-    floor: float = Field(0.05, gt=0, description="[mm/day]; lowest climatology of pr (ratios divide by it)")
+    half_window: int = Field(
+        15, ge=0, le=91, description="used where a season leaves under 300 days"
+    )
+    min_valid_fraction: float = Field(
+        0.5, gt=0, le=1, description="of training days, else the cell is masked"
+    )
+    floor: float = Field(
+        0.05, gt=0, description="[mm/day]; lowest climatology of pr (ratios divide by it)"
+    )
 
 
 class Weights(Section):
@@ -195,13 +214,17 @@ class Weights(Section):
 class Coarsen(Section):
     """The reference averaged onto the GCM's grid (docs/stages/coarsen.md)."""
 
-    min_valid_fraction: float = Field(0.5, gt=0, le=1, description="of a coarse cell's area, else NaN")
+    min_valid_fraction: float = Field(
+        0.5, gt=0, le=1, description="of a coarse cell's area, else NaN"
+    )
 
 
 class Method(Section):
     """A named method: a product stage and what differs from the stage sections."""
 
-    stage: Literal["bcsd", "interpolate"] | None = Field(None, description="default: the method's name")
+    stage: Literal["bcsd", "interpolate"] | None = Field(
+        None, description="default: the method's name"
+    )
     adjust: dict[str, Any] = Field({}, description="keys of `adjust` that differ for this method")
     climatology: dict[str, Any] = Field({}, description="keys of `climatology` that differ")
 
@@ -237,10 +260,15 @@ class Products(Section):
     experiment_id: Names | None = Field(None, description="default: all of the simulation")
     variable_id: Annotated[tuple[Variable, ...], BeforeValidator(_as_list), Field(min_length=1)]
     method: Names
-    exclude: tuple[dict[str, str], ...] = Field((), description="facets of combinations to leave out")
-    calendar: str | None = Field(None, description="convert products to this CF calendar; default: the GCM's")
+    exclude: tuple[dict[str, str], ...] = Field(
+        (), description="facets of combinations to leave out"
+    )
+    calendar: str | None = Field(
+        None, description="convert products to this CF calendar; default: the GCM's"
+    )
 
     def excluded(self, facets: dict[str, str]) -> bool:
+        """Tell whether a combination is left out."""
         return any(all(facets.get(k) == v for k, v in rule.items()) for rule in self.exclude)
 
 
@@ -248,7 +276,9 @@ class Config(Section):
     """Everything a run needs to know."""
 
     name: Name = Field(description="results go to results/<name>/")
-    stores: str = Field("stores", description="root of all stores, shared by configs: a folder or a URL")
+    stores: str = Field(
+        "stores", description="root of all stores, shared by configs: a folder or a URL"
+    )
     domains: dict[Name, Domain] = Field(min_length=1)
     periods: dict[Name, Period] = Field(min_length=1)
     references: dict[Name, Reference] = Field(min_length=1)
@@ -317,7 +347,9 @@ def _check_names(config: Config) -> list[str]:
             known(f"{where}.experiment_id", block.experiment_id or (), experiments, "experiment")
             known(f"{where}.member_id", block.member_id or (), members, "member")
         reference = config.references.get(block.reference)
-        for variable in block.variable_id if reference else ():
+        if reference is None:
+            continue
+        for variable in block.variable_id:
             if variable not in reference.variables:
                 wrong.append(
                     f"{where}.variable_id: reference `{block.reference}` has no `{variable}` "
@@ -335,7 +367,12 @@ def _check_names(config: Config) -> list[str]:
     for i, run in enumerate(config.simulations):
         known(f"simulations.{i}.period", run.period, run.experiment_id, "experiment")
         if run.pad_experiment is not None:
-            known(f"simulations.{i}.pad_experiment", [run.pad_experiment], run.experiment_id, "experiment")
+            known(
+                f"simulations.{i}.pad_experiment",
+                [run.pad_experiment],
+                run.experiment_id,
+                "experiment",
+            )
     return wrong
 
 
@@ -354,7 +391,11 @@ def _messages(error: ValidationError, *, prefix: str = "") -> list[str]:
             lines.append(f"{where}: required, but not given")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            came = "" if "found" in message or "unknown" in message else f", found {problem['input']!r}"
+            came = (
+                ""
+                if "found" in message or "unknown" in message
+                else f", found {problem['input']!r}"
+            )
             lines.append(f"{where}: {message[0].lower()}{message[1:]}{came}"[:400])
     return lines
 
@@ -362,7 +403,9 @@ def _messages(error: ValidationError, *, prefix: str = "") -> list[str]:
 def _keys_at(location: tuple[Any, ...], prefix: str) -> set[str]:
     """Return the keys that the section around `location` knows."""
     if prefix:
-        return set({"adjust": Adjust, "climatology": Climatology}[prefix.split(".")[-2]].model_fields)
+        return set(
+            {"adjust": Adjust, "climatology": Climatology}[prefix.split(".")[-2]].model_fields
+        )
     model: Any = Config
     for part in location[:-1]:
         if isinstance(part, str) and isinstance(model, type) and part in model.model_fields:
@@ -405,4 +448,6 @@ def load(mapping: dict[str, Any], *, where: str = "the configuration") -> Config
         if not wrong:
             return config
     lines = list(dict.fromkeys(wrong))
-    raise ConfigError(f"{where}: " + ("; ".join(lines) if len(lines) == 1 else "\n  - " + "\n  - ".join(lines)))
+    raise ConfigError(
+        f"{where}: " + ("; ".join(lines) if len(lines) == 1 else "\n  - " + "\n  - ".join(lines))
+    )

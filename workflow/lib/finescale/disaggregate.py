@@ -23,7 +23,7 @@ from finescale.job import Job
 from finescale.store import Store
 
 Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
-"""(coarse block (time, lat, lon), its days, coarse rows, coarse columns) -> the quantity that is interpolated."""
+"""(coarse block (time, lat, lon), its days, coarse rows, coarse columns) -> what is interpolated."""
 Finish = Callable[[NDArray[Any], Days, slice, Tile], NDArray[Any]]
 """(interpolated (time, lat, lon), its days, time slice of the product, tile) -> the product."""
 
@@ -78,7 +78,12 @@ def run(
     days, index = _product_axis(coarse.days, calendar)
     interpolation = Interpolation.between(weights, coarse=coarse.grid, fine=fine, valid=valid)
     arrays = fields.declare(
-        variable_id, days, fine, layout="tiles", nan="mask", attributes={"ancillary_variables": "filled"}
+        variable_id,
+        days,
+        fine,
+        layout="tiles",
+        nan="mask",
+        attributes={"ancillary_variables": "filled"},
     )
     arrays["filled"] = fields.flag(
         interpolation.filled & mask, "coarse value taken from beyond one coarse cell", "near filled"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from finescale.errors import ConfigError
@@ -29,6 +30,7 @@ class Selection:
     west: float
 
     def parameters(self) -> dict[str, Any]:
+        """Return the selection as a stage takes it."""
         return {"lat": list(self.lat), "lon": [list(part) for part in self.lon], "west": self.west}
 
 
@@ -127,8 +129,9 @@ def select_around(grid: GridLists, fine: GridLists, *, where: str) -> Selection:
     )
     if apart or first >= last or start >= stop:
         raise ConfigError(
-            f"{where}: its grid (lat {rows[0]:g}..{rows[-1]:g}, lon {columns[0]:g}..{columns[-1]:g}) "
-            f"does not overlap the domain (lat {lat[0]:g}..{lat[-1]:g}, lon {lon[0]:g}..{lon[-1]:g})"
+            f"{where}: its grid (lat {rows[0]:g}..{rows[-1]:g}, lon {columns[0]:g}.."
+            f"{columns[-1]:g}) does not overlap the domain (lat {lat[0]:g}..{lat[-1]:g}, "
+            f"lon {lon[0]:g}..{lon[-1]:g})"
         )
     if _is_global(grid["lon"]) and (stop - start) * cell > 300.0:
         west = lon[0] - 0.5 * cell
@@ -170,8 +173,8 @@ def _midpoints(centres: list[float], *, limit: float | None) -> list[list[float]
         raise ConfigError(
             f"a grid with the single coordinate {centres} needs bounds; add them to the dataset"
         )
-    edges = [(a + b) / 2.0 for a, b in zip(centres, centres[1:], strict=False)]
+    edges = [(a + b) / 2.0 for a, b in pairwise(centres)]
     edges = [2 * centres[0] - edges[0], *edges, 2 * centres[-1] - edges[-1]]
     if limit is not None:
         edges = [max(-limit, min(limit, e)) for e in edges]
-    return [[a, b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [[a, b] for a, b in pairwise(edges)]

@@ -22,7 +22,15 @@ from finescale.standardise import within
 from finescale.store import Array, Contract, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
-COUNTS = ("n_values", "n_nan", "n_missing", "n_stray", "n_below", "n_above", "n_tasmin_above_tasmax")
+COUNTS = (
+    "n_values",
+    "n_nan",
+    "n_missing",
+    "n_stray",
+    "n_below",
+    "n_above",
+    "n_tasmin_above_tasmax",
+)
 CHANGE_FLOOR = 0.1 * MM_PER_DAY
 """[kg m-2 s-1] A month with less rain has no relative change."""
 
@@ -43,8 +51,8 @@ def run(
 ) -> None:
     """Write the scores of a daily product.
 
-    `score`, `baseline` (score, lat, lon): the product, and the raw GCM interpolated, against the
-    reference on the days both have. `change`, `change_raw` (month, lat, lon): from historical to
+    `score`, `baseline` (score, lat, lon): the product, and the raw GCM interpolated, against
+    the reference on the days both have. `change`, `change_raw` (month, lat, lon): from historical to
     scenario, of the product and of the raw GCM. `cycle`, `cycle_raw`, `cycle_reference` (month, lat,
     lon): means of calendar months. `counts` (count, row, column): `scores.invariants`
     of each block of the product.
@@ -76,7 +84,9 @@ def run(
 
     expected = expected_days(made, product_period)
     arrays = _declare(made, names, scored=bool(len(pairs[0])), changed=before is not None)
-    writer = work.create(arrays, {**made.season, "n_time": len(made.days), "n_time_expected": expected})
+    writer = work.create(
+        arrays, {**made.season, "n_time": len(made.days), "n_time_expected": expected}
+    )
     blocks = tiles((len(made.days), *made.grid.shape), made.chunks)
     threshold = wet_day * MM_PER_DAY
 
@@ -150,7 +160,8 @@ class Raw:
 
     @classmethod
     def of(cls, field: Field, weights: Store, fine: Field) -> Raw:
-        valid = ~np.isnan(field.read()).any(axis=0)
+        """Return a simulation with its interpolation to the grid of `fine`."""
+        valid = np.asarray(~np.isnan(field.read()).any(axis=0))
         between = Interpolation.between(weights, coarse=field.grid, fine=fine.grid, valid=valid)
         return cls(field, between)
 
@@ -158,14 +169,14 @@ class Raw:
         """Return (time, cell) on a tile, NaN outside the mask `inside`."""
         n_lon = self.interpolation.matrix.n_dst[1]
         local, lat, lon = regrid.localise(self.interpolation.matrix, tile.rows(n_lon))
-        smooth = regrid.apply(local, self.field.series(slice(None), lat, lon), min_valid_fraction=0.0)
+        smooth = regrid.apply(
+            local, self.field.series(slice(None), lat, lon), min_valid_fraction=0.0
+        )
         smooth[:, ~inside.reshape(-1)] = np.nan
-        return smooth  # type: ignore[no-any-return]
+        return smooth
 
 
-def _declare(
-    made: Field, names: list[str], *, scored: bool, changed: bool
-) -> dict[str, Array]:
+def _declare(made: Field, names: list[str], *, scored: bool, changed: bool) -> dict[str, Array]:
     shape, chunks = made.grid.shape, made.chunks[1:]
     units = VARIABLES[made.variable_id].units
     rows, columns = (-(-n // c) for n, c in zip(shape, chunks, strict=True))

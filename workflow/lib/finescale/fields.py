@@ -93,11 +93,21 @@ def horizontal(grid: Grid) -> dict[str, Array]:
     """Return the arrays `lat`, `lon` and their bounds."""
     return {
         "lat": store.coordinate(
-            ("lat",), grid.lat, units="degrees_north", standard_name="latitude", axis="Y", bounds="lat_bnds"
+            ("lat",),
+            grid.lat,
+            units="degrees_north",
+            standard_name="latitude",
+            axis="Y",
+            bounds="lat_bnds",
         ),
         "lat_bnds": store.coordinate(("lat", "bnds"), grid.lat_bnds),
         "lon": store.coordinate(
-            ("lon",), grid.lon, units="degrees_east", standard_name="longitude", axis="X", bounds="lon_bnds"
+            ("lon",),
+            grid.lon,
+            units="degrees_east",
+            standard_name="longitude",
+            axis="X",
+            bounds="lon_bnds",
         ),
         "lon_bnds": store.coordinate(("lon", "bnds"), grid.lon_bnds),
     }
@@ -132,15 +142,20 @@ class Field:
 
     @cached_property
     def days(self) -> Days:
+        """Return the time axis."""
         time = self.store.array("time")
-        return Days.from_cf(time[...], time.attrs["units"], time.attrs["calendar"])
+        return Days.from_cf(
+            np.asarray(time[...]), str(time.attrs["units"]), str(time.attrs["calendar"])
+        )
 
     @cached_property
     def grid(self) -> Grid:
+        """Return the horizontal grid."""
         return read_grid(self.store)
 
     @property
     def chunks(self) -> tuple[int, ...]:
+        """Return the chunk shape of the variable."""
         return tuple(self.store.array(self.variable_id).chunks)
 
     @property

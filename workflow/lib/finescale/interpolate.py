@@ -38,7 +38,7 @@ def run(
         weights=weights,
         mask=~np.isnan(climatology.read(variable_id)).any(axis=0),
         fine=fields.read_grid(climatology),
-        valid=~np.isnan(coarse.read()).any(axis=0),
+        valid=np.asarray(~np.isnan(coarse.read()).any(axis=0)),
         variable_id=variable_id,
         calendar=calendar,
         attributes=attributes,

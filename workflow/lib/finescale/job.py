@@ -47,9 +47,9 @@ class Job:
     spec: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     lock: Mapping[str, Any] = field(default_factory=dict)
-    map: Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]] = (
-        lambda function, tasks: [function(task) for task in tasks]
-    )
+    map: Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]] = lambda function, tasks: [
+        function(task) for task in tasks
+    ]
 
     def create(
         self, arrays: Mapping[str, Any], attributes: Mapping[str, Any], *, mask: Any = None
@@ -62,7 +62,9 @@ class Job:
             {"Conventions": "CF-1.8", **attributes}
         )
 
-    def fill(self, writer: Any, compute: Callable[[Any], Iterable[Any]], tasks: Sequence[Any]) -> None:
+    def fill(
+        self, writer: Any, compute: Callable[[Any], Iterable[Any]], tasks: Sequence[Any]
+    ) -> None:
         """Write what `compute` yields for every task, then commit the store."""
         from finescale.blocks import Fill
 
@@ -105,7 +107,10 @@ def running(snakemake: Any) -> Iterator[Job]:
         logfile.parent.mkdir(parents=True, exist_ok=True)
         handlers = [logging.FileHandler(logfile, mode="w")]
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        handlers=handlers,
+        force=True,
     )
     try:
         from finescale.blocks import engine
@@ -122,6 +127,9 @@ def running(snakemake: Any) -> Iterator[Job]:
         log.exception("%s failed", snakemake.rule)
         print(f"\n{snakemake.rule}: {error}\n", file=sys.stderr)
         raise SystemExit(1) from None
+    except Exception:
+        log.exception("%s failed", snakemake.rule)
+        raise
 
 
 def _job(snakemake: Any, spec: Mapping[str, Any], mapper: Any) -> Job:

@@ -31,7 +31,8 @@ class Artefact:
     """A store that the plan needs.
 
     `facets` are readable and name it, `parameters` are what its stage takes, `inputs` map the
-    roles of its stage to other artefacts. `mem_mb` and `threads` are operational: not in the identity.
+    roles of its stage to other artefacts. `mem_mb` and `threads` are operational: not in the
+    identity.
     """
 
     stage: str
@@ -43,11 +44,13 @@ class Artefact:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
+        """Return what the identity is a digest of."""
         inputs = {role: parent.identity for role, parent in self.inputs.items()}
         return identity.recipe(self.stage, self.facets, self.parameters, inputs)
 
     @cached_property
     def identity(self) -> str:
+        """Return the identity, 64 hex digits."""
         return identity.digest(self.recipe)
 
     @cached_property
@@ -90,6 +93,7 @@ class Plan:
     evaluations: tuple[Artefact, ...]
 
     def stage(self, stage: str) -> list[Artefact]:
+        """Return the artefacts of one stage."""
         return [a for a in self.artefacts.values() if a.stage == stage]
 
 
@@ -203,7 +207,7 @@ class _Planner:
 
     def entry(self, key: str) -> dict[str, Any]:
         try:
-            return self.lock["sources"][key]  # type: ignore[no-any-return]
+            return self.lock["sources"][key]
         except KeyError as error:
             raise ConfigError(
                 f"{key} is not in the inputs lock; run `finescale resolve --configfile F`"
@@ -231,7 +235,7 @@ class _Planner:
                 grid, domain.lat, domain.lon, where=f"domains.{case.domain}"
             )
             self._grids[key] = selection, domains.crop(grid, selection)
-        return self._grids[key]  # type: ignore[no-any-return]
+        return self._grids[key]
 
     def coarse_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
         source = simulation_key(case.facets, case.variable)
@@ -241,10 +245,10 @@ class _Planner:
             _, fine = self.fine_grid(case)
             selection = domains.select_around(grid, fine, where=source)
             self._grids[key] = selection, domains.crop(grid, selection)
-        return self._grids[key]  # type: ignore[no-any-return]
+        return self._grids[key]
 
     def _grid(self, key: str) -> domains.GridLists:
-        return self.lock["grids"][self.entry(key)["grid"]]  # type: ignore[no-any-return]
+        return self.lock["grids"][self.entry(key)["grid"]]
 
     # ---- artefacts
 
@@ -321,7 +325,7 @@ class _Planner:
         }
 
     def weights(self, case: _Case, method: str) -> Artefact:
-        """The matrix from the reference to the GCM's grid (conservative), or back (bilinear)."""
+        """Return the matrix from the reference to the GCM's grid (conservative), or back (bilinear)."""
         _, fine = self.fine_grid(case)
         _, coarse = self.coarse_grid(case)
         model = f"{case.facets['source_id']}-{case.facets['grid_label']}"
@@ -353,9 +357,7 @@ class _Planner:
             "grid": coarse, "min_valid_fraction": self.config.coarsen.min_valid_fraction
         }  # fmt: skip
         inputs = {"reference": reference, "weights": self.weights(case, "conservative")}
-        return self.keep(
-            Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB)
-        )
+        return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB))
 
     def climatology(self, case: _Case, variable: str, *, fine: bool) -> Artefact:
         series = self.reference(case, variable) if fine else self.coarsen(case, variable)
@@ -462,7 +464,9 @@ class _Planner:
         period = self.simulation_period(case.run, case.facets, case.variable)
         return {
             "method": case.method,
-            **{k: case.facets[k] for k in ("source_id", "experiment_id", "member_id", "grid_label")},
+            **{
+                k: case.facets[k] for k in ("source_id", "experiment_id", "member_id", "grid_label")
+            },
             "variable_id": case.variable,
             "reference": case.reference,
             "domain": case.domain,
@@ -473,9 +477,7 @@ class _Planner:
     def _product_attributes(self, case: _Case) -> dict[str, str]:
         """Return the attributes a product inherits from both of its sources."""
         dataset = self.config.references[case.reference]
-        reference = _origin(
-            dataset, self.entry(reference_key(case.reference, case.variable)), {}
-        )
+        reference = _origin(dataset, self.entry(reference_key(case.reference, case.variable)), {})
         run = _origin(case.run, self.entry(simulation_key(case.facets, case.variable)), {})
         joined = {
             name: f"reference {case.reference}: {reference.get(name, 'not stated')}; "
@@ -488,15 +490,15 @@ class _Planner:
             **joined,
             "tracking_id": run.get("tracking_id", ""),
             "frequency": "day",
-            **{k: case.facets[k] for k in ("source_id", "experiment_id", "member_id", "grid_label")},
+            **{
+                k: case.facets[k] for k in ("source_id", "experiment_id", "member_id", "grid_label")
+            },
             "variable_id": case.variable,
         }
 
     def aggregate(self, product: Artefact, case: _Case, frequency: str) -> Artefact:
         facets = {**product.facets, "frequency": frequency}
-        attributes = {
-            k: v for k, v in product.parameters["attributes"].items() if k != "frequency"
-        }
+        attributes = {k: v for k, v in product.parameters["attributes"].items() if k != "frequency"}
         return self.keep(
             Artefact(
                 "aggregate", facets, {"frequency": frequency, "attributes": attributes},
@@ -522,9 +524,7 @@ class _Planner:
         parameters = {
             "wet_day": settings.wet_day,
             "period": list(settings.period) if settings.period else None,
-            "product_period": list(
-                self.simulation_period(case.run, case.facets, case.variable)
-            ),
+            "product_period": list(self.simulation_period(case.run, case.facets, case.variable)),
         }
         evaluation = self.keep(
             Artefact(
@@ -589,5 +589,3 @@ def _label(period: Iterable[str]) -> str:
     if first[5:] == "01-01" and last[5:] in ("12-31", "12-30"):
         return f"{first[:4]}-{last[:4]}"
     return f"{first.replace('-', '')}-{last.replace('-', '')}"
-
-

@@ -47,9 +47,7 @@ def index_products(
     _write(work.files["index"], json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
-def tabulate_scores(
-    work: Job, *, evaluations: list[Store], waive: list[str]
-) -> None:
+def tabulate_scores(work: Job, *, evaluations: list[Store], waive: list[str]) -> None:
     """Write scores.csv (one row per product and per raw GCM) and verdicts.csv (one per gate)."""
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
@@ -75,7 +73,7 @@ def _score_rows(opened: Store) -> list[dict[str, Any]]:
             row |= scores.area_scores(dict(zip(names, table, strict=True)), area)
         if "change" in opened:
             monthly = opened.read(f"change{suffix}").astype(np.float64).reshape(12, -1)
-            row["change"] = float(np.nanmean(scores.area_mean(monthly, area)))
+            row["change"] = float(scores.area_mean(scores.area_mean(monthly, area), np.ones(12)))
         rows.append(row)
     return rows
 
@@ -91,9 +89,7 @@ def _verdicts(opened: Store, waive: Sequence[str]) -> list[dict[str, Any]]:
         n_time_expected=attributes["n_time_expected"],
         waived=waive,
     )
-    return [
-        {**{f: facets[f] for f in FACETS}, **vars(v), "stops": v.stops} for v in verdicts
-    ]
+    return [{**{f: facets[f] for f in FACETS}, **vars(v), "stops": v.stops} for v in verdicts]
 
 
 def check_gates(work: Job, *, verdicts: str) -> None:
@@ -114,8 +110,8 @@ def check_gates(work: Job, *, verdicts: str) -> None:
             for row in shut[:5]
         )
         raise ContractError(
-            f"{len(shut)} of {len(rows)} gates are shut: {listed}; see {verdicts}, or waive a gate by "
-            "name in `evaluate: {waive: [...]}`"
+            f"{len(shut)} of {len(rows)} gates are shut: {listed}; see {verdicts}, "
+            "or waive a gate by name in `evaluate: {waive: [...]}`"
         )
     waived = sorted({row["gate"] for row in rows if row["passed"] == "False"})
     _write(work.files["gates"], json.dumps({"gates": len(rows), "waived": waived}) + "\n")
@@ -234,8 +230,9 @@ def _change(future: list[Store]) -> Any:
     grid = read_grid(future[0])
 
     def panel(opened: Store, array: str, title: str) -> Panel:
-        change = np.nanmean(opened.read(array).astype(np.float64), axis=0) if grid.size else None
-        values = change * (100.0 if relative else 1.0)
+        monthly = opened.read(array).reshape(12, -1).astype(np.float64)
+        mean = scores.area_mean(monthly.T, np.ones(12)).reshape(grid.shape)
+        values = mean * (100.0 if relative else 1.0)
         colours: Any = "pr_diverging" if relative else "diverging"
         return Panel(title, values, grid.lat, grid.lon, units, name, colours)
 
@@ -288,13 +285,17 @@ def write_summary(
     parts.append("<h2>Products</h2><ul>")
     parts += [f"<li><code>{html.escape(p['path'])}</code></li>" for p in products]
     parts.append("</ul>")
-    _write(work.files["summary"], PAGE.format(title=html.escape(name), body="\n".join(parts), css=figures.TABLE_CSS))
+    _write(
+        work.files["summary"],
+        PAGE.format(title=html.escape(name), body="\n".join(parts), css=figures.TABLE_CSS),
+    )
 
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Finescale: {title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #1d2730; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1d2730; margin: 2rem auto;
+  max-width: 76rem; padding: 0 1rem; }}
 img {{ max-width: 100%; height: auto; }} .wide {{ overflow-x: auto; }} code {{ font-size: 12px; }}
 {css}
 </style></head><body>
@@ -307,7 +308,9 @@ def _embedded(picture: str) -> str:
     import base64
 
     data = base64.b64encode(Path(picture).read_bytes()).decode()
-    return f'<p><img alt="{html.escape(Path(picture).stem)}" src="data:image/png;base64,{data}"></p>'
+    return (
+        f'<p><img alt="{html.escape(Path(picture).stem)}" src="data:image/png;base64,{data}"></p>'
+    )
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
@@ -338,5 +341,7 @@ def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
     with open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
     os.replace(part, path)

@@ -64,10 +64,12 @@ def run_facets(run: Any, source_ids: Any, member_ids: Any) -> list[dict[str, str
 
 
 def reference_key(reference: str, variable: str) -> str:
+    """Return the name of a reference's entry in the lock."""
     return f"references/{reference}/{variable}"
 
 
 def simulation_key(facets: dict[str, str], variable: str) -> str:
+    """Return the name of a simulation's entry in the lock."""
     order = ("source_id", "experiment_id", "member_id", "table_id", "grid_label")
     return "simulations/" + "/".join(facets[f] for f in order) + f"/{variable}"
 

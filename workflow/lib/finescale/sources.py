@@ -72,9 +72,7 @@ class Source:
         else:
             raw = np.concatenate(
                 [
-                    np.concatenate(
-                        [_region(part, time, lat, slice(a, b)) for a, b in lon], axis=2
-                    )
+                    np.concatenate([_region(part, time, lat, slice(a, b)) for a, b in lon], axis=2)
                     for part in self.parts
                     if part.start < time.stop and part.stop > time.start
                 ]
@@ -134,9 +132,7 @@ def _open_synthetic(request: Request) -> Source:
     world = synthetic.World(**request["synthetic"])
     facets, variable = request["facets"], request["variable_id"]
     if "source_id" in facets:
-        model, experiment, member = (
-            facets[k] for k in ("source_id", "experiment_id", "member_id")
-        )
+        model, experiment, member = (facets[k] for k in ("source_id", "experiment_id", "member_id"))
         span = synthetic.span(world, model, experiment)
         calendar = synthetic.MODELS[model].calendar
         grid = synthetic.simulation_grid(world, model)
@@ -206,9 +202,7 @@ def locate(request: Request) -> list[str]:
 def _is_zarr(path: str, request: Request) -> bool:
     if request.get("format"):
         return bool(request["format"] == "zarr")
-    return path.rstrip("/").endswith(".zarr") or (
-        "://" not in path and os.path.isdir(path)
-    )
+    return path.rstrip("/").endswith(".zarr") or ("://" not in path and os.path.isdir(path))
 
 
 def _open_dataset(path: str, request: Request) -> xr.Dataset:
@@ -224,7 +218,9 @@ def _open_dataset(path: str, request: Request) -> xr.Dataset:
             elif "://" in path:
                 import fsspec
 
-                local = fsspec.open_local(f"simplecache::{path}", **{path.split("://")[0]: options or {}})
+                local = fsspec.open_local(
+                    f"simplecache::{path}", **{path.split("://")[0]: options or {}}
+                )
                 ds = xr.open_dataset(local, decode_times=False)
             else:
                 ds = xr.open_dataset(path, decode_times=False, engine="netcdf4")
@@ -234,7 +230,7 @@ def _open_dataset(path: str, request: Request) -> xr.Dataset:
             f"{request['name']}: {path} cannot be opened as {kind} ({type(error).__name__}: {error}); "
             "check the file, or set `format`"
         ) from error
-    return ds.cf.guess_coord_axis()  # type: ignore[no-any-return]
+    return ds.cf.guess_coord_axis()
 
 
 def _variable(ds: xr.Dataset, request: Request) -> xr.DataArray:
@@ -252,7 +248,10 @@ def _variable(ds: xr.Dataset, request: Request) -> xr.DataArray:
             f"{request['name']}: `{name}` must have the dimensions time, latitude, longitude; "
             f"found {values.dims}"
         )
-    order = [_coordinate(values, key, request["name"]).dims[0] for key in ("time", "latitude", "longitude")]
+    order = [
+        _coordinate(values, key, request["name"]).dims[0]
+        for key in ("time", "latitude", "longitude")
+    ]
     return values.transpose(*order)
 
 
@@ -295,7 +294,9 @@ def _days(values: xr.DataArray, ds: xr.Dataset, where: str) -> calendars.Days:
     time = _coordinate(values, "time", where)
     units, calendar = time.attrs.get("units"), time.attrs.get("calendar", "standard")
     if units is None or " since " not in str(units):
-        raise SourceError(f"{where}: time has units {units!r}, expected e.g. 'days since 1850-01-01'")
+        raise SourceError(
+            f"{where}: time has units {units!r}, expected e.g. 'days since 1850-01-01'"
+        )
     if time.size == 0:
         raise SourceError(f"{where}: the time axis is empty")
     return calendars.Days.from_cf(time.values, units, calendar)

@@ -13,6 +13,7 @@ from finescale.calendars import Days, check_daily
 from finescale.errors import SourceError
 from finescale.grids import Grid
 from finescale.job import Job
+from finescale.store import Array
 
 READ_BYTES = 100_000_000
 """Largest region of a source held at once [float64 bytes]."""
@@ -134,7 +135,7 @@ def derive_dtr(
     days, grid = tasmax.days, tasmax.grid
     arrays = fields.declare("dtr", days, grid, layout=layout, nan="allowed")
     chunks = arrays["dtr"].chunks
-    arrays["n_inverted"] = fields.Array(
+    arrays["n_inverted"] = Array(
         ("lat", "lon"),
         grid.shape,
         chunks[1:],

@@ -22,11 +22,14 @@ class Run:
     plan: plan.Plan
 
 
-def prepare(mapping: dict[str, Any], workflow: Any) -> Run:
+def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
     """Return the run of a Snakemake workflow; a wrong config ends the process with one message.
 
-    Sources are looked up in the main process only; its jobs read the lock that it wrote.
+    Sources are looked up in the main process only; its jobs read the lock that it wrote, and
+    find `library` on their path.
     """
+    paths = [library, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
     try:
         return read(mapping, configfile, look_up=workflow.is_main_process)

@@ -40,6 +40,8 @@ from finescale import __version__, identity
 from finescale.errors import ContractError, StoreError
 
 numcodecs.blosc.use_threads = False  # otherwise the same data encode to different bytes
+# A chunk that equals its fill value is written too; as an argument this is lost on reopening.
+zarr.config.set({"array.write_empty_chunks": True})
 
 SENTINEL = ".zmetadata"
 MANIFEST = ".manifest.json"
@@ -171,6 +173,7 @@ class Writer:
 
     @property
     def journal(self) -> str:
+        """Return where the records of written regions lie."""
         return self.url + ".journal"
 
     def create(self, attributes: Mapping[str, Any]) -> Writer:
@@ -202,7 +205,6 @@ class Writer:
                 compressors=numcodecs.get_codec(COMPRESSOR),
                 fill_value=FILL.get(kind, "") if kind != "f" else np.nan,
                 attributes={"_ARRAY_DIMENSIONS": list(array.dims), **array.attributes},
-                config={"write_empty_chunks": True},
             )
             if array.values is not None:
                 self.write(name, tuple(slice(0, n) for n in array.shape), array.values)
@@ -225,9 +227,7 @@ class Writer:
             )
         records = self._check(name, array, region, values)
         recorder = _Recorder(_zarr_store(self.url))
-        target = zarr.open_array(
-            recorder, path=name, mode="r+", zarr_format=2, config={"write_empty_chunks": True}
-        )
+        target = zarr.open_array(recorder, path=name, mode="r+", zarr_format=2)
         target[region] = values
         entries = []
         for key, statistics in sorted(records.items()):
@@ -254,14 +254,13 @@ class Writer:
                 records[key] = [int(values[inner].size), 0, None, None, None]
                 continue
             outer = tuple(
-                slice(a.start + s.start, a.stop + s.start) for a, s in zip(inner, region, strict=True)
+                slice(a.start + s.start, a.stop + s.start)
+                for a, s in zip(inner, region, strict=True)
             )
             records[key] = self._statistics(name, array, outer, values[inner])
         return records
 
-    def _statistics(
-        self, name: str, array: Array, outer: Region, chunk: NDArray[Any]
-    ) -> list[Any]:
+    def _statistics(self, name: str, array: Array, outer: Region, chunk: NDArray[Any]) -> list[Any]:
         trailing = chunk.shape[1:] if chunk.ndim > 1 else chunk.shape
         rows = 1 if chunk.ndim < 2 else chunk.shape[0]
         expected = np.ones(int(np.prod(trailing)), dtype=np.bool_)
@@ -303,9 +302,7 @@ class Writer:
         fs, root = fsspec.core.url_to_fs(self.url)
         fs.invalidate_cache()
         entries = sorted(
-            entry
-            for path in fs.find(root + ".journal")
-            for entry in json.loads(fs.cat_file(path))
+            entry for path in fs.find(root + ".journal") for entry in json.loads(fs.cat_file(path))
         )
         _audit(self.url, self.arrays, entries, _listing(self.url))
         manifest = identity.canonical(
@@ -380,7 +377,9 @@ def _audit(
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise StoreError(f"{url} is not whole, so it is not committed: {'; '.join(wrong[:5])}{more}")
+        raise StoreError(
+            f"{url} is not whole, so it is not committed: {'; '.join(wrong[:5])}{more}"
+        )
 
 
 def _consolidated(fs: Any, root: str, arrays: Mapping[str, Array]) -> str:
@@ -413,6 +412,7 @@ class Store:
 
     @cached_property
     def group(self) -> zarr.Group:
+        """Return the consolidated group."""
         try:
             return zarr.open_group(
                 _zarr_store(self.url, read_only=True),
@@ -427,10 +427,12 @@ class Store:
 
     @property
     def attributes(self) -> dict[str, Any]:
+        """Return the root attributes."""
         return dict(self.group.attrs)
 
     @property
     def identity(self) -> str:
+        """Return the identity the store was made for."""
         return str(self.attributes.get("finescale_identity", ""))
 
     def require(self, expected: str) -> Store:
@@ -452,6 +454,7 @@ class Store:
         return name in self.group
 
     def array(self, name: str) -> zarr.Array[Any]:
+        """Return an array, unread."""
         found = self.group[name]
         if not isinstance(found, zarr.Array):
             raise StoreError(f"{self.url}: `{name}` is not an array")

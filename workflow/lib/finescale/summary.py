@@ -78,7 +78,7 @@ def failing_words(config: Config, log: object) -> str:
     return "\n".join(
         [
             "",
-            f"Finescale: {config.name} is not complete; what failed is named above, its log in logs/.",
+            f"Finescale: {config.name} is not complete; what failed is named above, its log in logs/",
             "  Type the same command again: finished stores stay, the rest is made.",
             f"  Snakemake's own log: {', '.join(map(str, log)) if isinstance(log, list) else log}",
             "",

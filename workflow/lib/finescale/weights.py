@@ -1,4 +1,4 @@
-"""Stage `weights`: the sparse matrix of a pair of grids, computed once (`regrid` has the formulas)."""
+"""Stage `weights`: the sparse matrix of a pair of grids, computed once (formulas: `regrid`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 import xarray as xr
 
 from finescale import regrid, store
+from finescale.errors import StoreError
 from finescale.grids import Grid
 from finescale.job import Job
 
 
-def run(
-    work: Job, *, src: dict[str, Any], dst: dict[str, Any], method: str, engine: str
-) -> None:
+def run(work: Job, *, src: dict[str, Any], dst: dict[str, Any], method: str, engine: str) -> None:
     """Write the weights from `src` to `dst` (grids as lists) in the COO table that ESMF uses.
 
     Parameters
@@ -50,10 +49,12 @@ def read(opened: store.Store, *, src: Grid, dst: Grid) -> regrid.Weights:
     attributes = opened.attributes
     for name, grid in (("src_grid", src), ("dst_grid", dst)):
         if attributes[name] != grid.digest():
-            raise store.StoreError(
+            raise StoreError(
                 f"{opened.url}: its {name} is {attributes[name][:12]}, the data have "
                 f"{grid.digest()[:12]}; delete the store and run again"
             )
     names = ("S", "row", "col", "src_grid_dims", "dst_grid_dims")
-    table = xr.Dataset({n: (opened.array(n).attrs["_ARRAY_DIMENSIONS"], opened.read(n)) for n in names})
+    table = xr.Dataset(
+        {n: (opened.array(n).attrs["_ARRAY_DIMENSIONS"], opened.read(n)) for n in names}
+    )
     return regrid.read_esmf(table.assign_attrs(attributes))
