@@ -238,15 +238,8 @@ class Aggregate(Section):
 class Evaluate(Section):
     """The scorecard (docs/stages/evaluate.md)."""
 
-    period: Period | None = Field(None, description="days to score; default: all that overlap")
     wet_day: float = Field(1.0, gt=0, description="[mm/day]")
     waive: tuple[str, ...] = Field((), description="gates that may fail without failing the run")
-
-
-class Report(Section):
-    """Figures and tables."""
-
-    maps: bool = True
 
 
 class Products(Section):
@@ -254,7 +247,10 @@ class Products(Section):
 
     domain: Names
     reference: Name
-    train: Name = Field(description="a name in `periods`")
+    train: Name = Field(description="a name in `periods`: the days that distributions are built on")
+    score: Name | None = Field(
+        None, description="a name in `periods`: the days to score; default: all of the product"
+    )
     source_id: Names
     member_id: Names | None = None
     experiment_id: Names | None = Field(None, description="default: all of the simulation")
@@ -291,7 +287,6 @@ class Config(Section):
     adjust: Adjust = Adjust()
     aggregate: Aggregate = Aggregate()
     evaluate: Evaluate = Evaluate()
-    report: Report = Report()
 
     def method(self, name: str) -> tuple[str, Adjust, Climatology]:
         """Return the product stage of a method and its complete `adjust` and `climatology`."""
@@ -338,6 +333,7 @@ def _check_names(config: Config) -> list[str]:
         known(f"{where}.domain", block.domain, config.domains, "domain")
         known(f"{where}.reference", [block.reference], config.references, "reference")
         known(f"{where}.train", [block.train], config.periods, "period")
+        known(f"{where}.score", [block.score] if block.score else [], config.periods, "period")
         known(f"{where}.source_id", block.source_id, source_ids, "simulation")
         known(f"{where}.method", block.method, methods, "method")
         runs = [run for run in config.simulations if set(run.source_id) & set(block.source_id)]

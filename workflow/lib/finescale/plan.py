@@ -24,6 +24,8 @@ BASE_MB = 700
 READ_MB = 400
 """Working space of a stage that streams regions of a fine store, per thread [MB]."""
 MOST_THREADS = 4
+VALUES_PER_THREAD = 100_000_000
+"""Fine values that are worth a thread: below it, jobs side by side beat threads in a job."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ class _Planner:
             "attributes": _origin(dataset, entry, {"reference": case.reference}),
         }
         return self.keep(
-            Artefact("reference", facets, parameters, threads=2, mem_mb=BASE_MB + 4 * READ_MB)
+            Artefact("reference", facets, parameters, mem_mb=BASE_MB + 2 * READ_MB)
         )
 
     def simulation(self, case: _Case, experiment: str, variable: str | None = None) -> Artefact:
@@ -370,7 +372,7 @@ class _Planner:
             "train": _label(case.train),
         }
         parameters = {"train": list(case.train), **case.climatology.model_dump()}
-        threads = MOST_THREADS if fine else 1
+        threads = self._threads(case) if fine else 1
         return self.keep(
             Artefact(
                 "climatology", facets, parameters, {"series": series},
@@ -398,11 +400,12 @@ class _Planner:
         }
         if scen is not None:
             inputs["scen"] = self.simulation(case, scen, variable)
+        threads = self._threads(case)
         parameters = {"target": target, "train": list(case.train), **case.adjust.model_dump()}
         return self.keep(
             Artefact(
                 "adjust", facets, parameters, inputs,
-                threads=MOST_THREADS, mem_mb=self._coarse_mb(case, 40),
+                threads=threads, mem_mb=self._coarse_mb(case, 40),
             )
         )  # fmt: skip
 
@@ -436,6 +439,7 @@ class _Planner:
             "attributes": self._product_attributes(case),
         }
         weights = self.weights(case, "bilinear")
+        threads = self._threads(case)
         if case.stage == "interpolate":
             inputs = {
                 "simulation": self.simulation(case, case.experiment),
@@ -456,7 +460,7 @@ class _Planner:
         return self.keep(
             Artefact(
                 case.stage, self._product_facets(case), parameters, inputs,
-                threads=MOST_THREADS, mem_mb=self._coarse_mb(case, 12) + MOST_THREADS * 60,
+                threads=threads, mem_mb=self._coarse_mb(case, 12) + threads * 60,
             )
         )  # fmt: skip
 
@@ -502,7 +506,7 @@ class _Planner:
         return self.keep(
             Artefact(
                 "aggregate", facets, {"frequency": frequency, "attributes": attributes},
-                {"product": product}, threads=2, mem_mb=BASE_MB + 300,
+                {"product": product}, mem_mb=BASE_MB + 300,
             )
         )  # fmt: skip
 
@@ -521,18 +525,27 @@ class _Planner:
             inputs["simulation_hist"] = self.simulation(case, hist)
         if case.variable == "tasmin" and "tasmax" in case.block.variable_id:
             inputs["tasmax"] = self.product(_with(case, "tasmax"))
+        score = case.block.score
         parameters = {
             "wet_day": settings.wet_day,
-            "period": list(settings.period) if settings.period else None,
+            "period": None if score is None else list(self.config.periods[score]),
             "product_period": list(self.simulation_period(case.run, case.facets, case.variable)),
         }
+        threads = self._threads(case)
         evaluation = self.keep(
             Artefact(
                 "evaluate", dict(product.facets), parameters, inputs,
-                threads=2, mem_mb=self._coarse_mb(case, 12) + 1200,
+                threads=threads, mem_mb=self._coarse_mb(case, 12) + threads * 600,
             )
         )  # fmt: skip
         self.evaluations[evaluation.path] = evaluation
+
+    def _threads(self, case: _Case) -> int:
+        """Return how many threads the fine values of a case are worth."""
+        _, fine = self.fine_grid(case)
+        days = int(self.entry(simulation_key(case.facets, case.variable))["n_days"])
+        values = len(fine["lat"]) * len(fine["lon"]) * days
+        return max(1, min(MOST_THREADS, values // VALUES_PER_THREAD))
 
     def _coarse_mb(self, case: _Case, bytes_per_value: int) -> int:
         """Return memory for the whole coarse series of a case at so many bytes a value [MB]."""

@@ -143,12 +143,18 @@ def _moments(x: Any, y: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _percentile(ordered: Any, probability: float) -> Any:
-    """Return the value at `probability` of sorted values, linear between neighbours (type 7)."""
-    place = probability * (ordered.size - 1)
-    low = int(place)
-    high = min(low + 1, ordered.size - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+def _extremes(values: Any) -> Any:
+    """Return the 1st and 99th percentile, linear between order statistics (type 7).
+
+    Only the tails are sorted: a partition leaves them in place in linear time.
+    """
+    low, high = 0.01 * (values.size - 1), 0.99 * (values.size - 1)
+    last = min(int(low) + 1, values.size - 1)
+    below = np.sort(np.partition(values, last)[: last + 1])
+    above = np.sort(np.partition(values, int(high))[int(high) :])
+    p1 = below[int(low)] + (low - int(low)) * (below[-1] - below[int(low)])
+    next_above = above[min(1, above.size - 1)]
+    return p1, above[0] + (high - int(high)) * (next_above - above[0])
 
 
 @njit(nogil=True, cache=True)
@@ -181,12 +187,11 @@ def _statistics(product: Any, reference: Any, group: Any, n_groups: int, wet: fl
         mean_x, mean_y, root_x, root_y, correlation = _moments(x[:n], y[:n])
         seen = month_n > 0.0
         monthly = _moments(month_x[seen] / month_n[seen], month_y[seen] / month_n[seen])[4]
-        sorted_x, sorted_y = np.sort(x[:n]), np.sort(y[:n])
         out[cell, 1], out[cell, 2], out[cell, 3] = mean_x, mean_y, square / n
         out[cell, 4], out[cell, 5] = correlation, monthly
         out[cell, 6], out[cell, 7] = root_x, root_y
-        out[cell, 8], out[cell, 9] = _percentile(sorted_x, 0.01), _percentile(sorted_y, 0.01)
-        out[cell, 10], out[cell, 11] = _percentile(sorted_x, 0.99), _percentile(sorted_y, 0.99)
+        out[cell, 8], out[cell, 10] = _extremes(x[:n])
+        out[cell, 9], out[cell, 11] = _extremes(y[:n])
         out[cell, 12], out[cell, 13] = wet_x, wet_y
     return out
 

@@ -307,34 +307,38 @@ def _days(values: xr.DataArray, ds: xr.Dataset, where: str) -> calendars.Days:
 
 
 def content(request: Request) -> str:
-    """Return the digest of what the dataset's variable holds, wherever it lies.
+    """Return the digest of what is read of a dataset, wherever it lies: which variable, in which
+    units, of which substance.
 
     netCDF: sha256 of each file. Zarr: the sorted listing (key, size, checksum) of the variable and
     its coordinates. With `version`: facets, version, tracking_id and array metadata, not the bytes.
     Synthetic: its parameters and the generator's version.
     """
+    taken = {
+        "variable": request.get("variable_name") or request["variable_id"],
+        "units": request.get("units"),
+    }
+    return identity.digest({**taken, **_substance(request)})
+
+
+def _substance(request: Request) -> dict[str, Any]:
     if request.get("synthetic") is not None:
         world = synthetic.World(**request["synthetic"])
-        return identity.digest(
-            {
-                "synthetic": vars(world),
-                "version": synthetic.VERSION,
-                "facets": request["facets"],
-                "variable": request["variable_id"],
-            }
-        )
+        return {
+            "synthetic": vars(world),
+            "generator": synthetic.VERSION,
+            "facets": request["facets"],
+        }
     paths = locate(request)
     if request.get("version"):
-        return identity.digest(
-            {
-                "facets": request["facets"],
-                "version": request["version"],
-                "metadata": [_metadata(path, request) for path in paths],
-            }
-        )
+        return {
+            "facets": request["facets"],
+            "version": request["version"],
+            "metadata": [_metadata(path, request) for path in paths],
+        }
     if _is_zarr(paths[0], request):
-        return identity.digest({"zarr": [list(_listing(path, request)) for path in paths]})
-    return identity.digest({"files": sorted(_sha256(path, request) for path in paths)})
+        return {"zarr": [list(_listing(path, request)) for path in paths]}
+    return {"files": sorted(_sha256(path, request) for path in paths)}
 
 
 def _metadata(path: str, request: Request) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from finescale.errors import SourceError
 from finescale.grids import Grid
 from finescale.job import Job
 from finescale.store import Array
+from finescale.variables import MM_PER_DAY
 
+NEGATIVE_PR = -0.1 * MM_PER_DAY
+"""[kg m-2 s-1] Round-off of spectral models and of reanalyses' accumulations reaches below 0."""
+NEGATIVE_PR_REPAIR = "pr from -0.1 mm/day up to 0 set to 0 (round-off of the source)"
 READ_BYTES = 100_000_000
 """Largest region of a source held at once [float64 bytes]."""
 
@@ -62,7 +66,9 @@ def run(
     n_lat = opened.lat.size
 
     arrays = fields.declare(variable_id, days, grid, layout=layout, nan="allowed")
-    writer = work.create(arrays, {**attributes, **({"season": season} if season else {})})
+    declared = {"season": season} if season else {}
+    repaired = {"repair": NEGATIVE_PR_REPAIR} if variable_id == "pr" else {}
+    writer = work.create(arrays, {**attributes, **declared, **repaired})
 
     def read(time: slice, lat: slice, columns: tuple[tuple[int, int], ...]) -> Any:
         rows = slice(lat.start + selection.lat[0], lat.stop + selection.lat[0])
@@ -70,6 +76,8 @@ def run(
             rows = slice(n_lat - rows.stop, n_lat - rows.start)
         time = slice(time.start + start, time.stop + start)
         block = opened.read(time, rows, columns, variable_id=variable_id)
+        if variable_id == "pr":
+            block = np.where((block < 0) & (block >= NEGATIVE_PR), 0.0, block)
         return (block[:, ::-1] if descending else block).astype(np.float32)
 
     def by_tile(tile: Tile) -> Iterator[Piece]:
