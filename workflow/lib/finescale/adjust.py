@@ -122,8 +122,8 @@ def run(
             day = int(np.flatnonzero(gaps[:, cell])[0])
             raise ContractError(
                 f"{written.store.url}: `{variable_id}` is missing on {written.days.isoformat(day)} "
-                f"(lat {lat[cells][cell]:g}, lon {lon[cells][cell]:g}) in a cell that has values on "
-                "other days; limit the simulation's `period` to days that are whole"
+                f"(lat {lat[cells][cell]:g}, lon {lon[cells][cell]:g}) in a cell that has values "
+                "on other days; limit the simulation's `period` to days that are whole"
             )
         block = adjusted.reshape(-1, *tile.shape).astype(np.float32)
         yield variable_id, (slice(0, len(written.days)), tile.lat, tile.lon), block

@@ -130,8 +130,8 @@ class Dataset(Section):
     )
     version: str | None = Field(
         None,
-        description="published version of an archive that never changes under it (CMIP6, ARCO ERA5): "
-        "identity is then facets + version + metadata instead of every byte",
+        description="published version, for archives that never change under one (CMIP6, ARCO "
+        "ERA5): identity is then facets + version + metadata instead of every byte",
     )
     storage_options: dict[str, Any] = Field(
         {}, description="for remote paths, as fsspec takes them"
@@ -170,7 +170,7 @@ class Simulation(Dataset):
     period: dict[Name, Period] = Field({}, description="experiment -> days to use; default: all")
     pad_experiment: Name | None = Field(
         None,
-        description="scenario whose first years pad windows of historical; default: the first listed",
+        description="scenario whose first years pad historical; default: the first listed",
     )
 
 
@@ -312,7 +312,8 @@ def _check_names(config: Config) -> list[str]:
                 near = difflib.get_close_matches(name, defined, n=1)
                 hint = f"; did you mean `{near[0]}`?" if near else ""
                 wrong.append(
-                    f"{where}: no {kind} named `{name}`{hint} (defined: {', '.join(sorted(defined))})"
+                    f"{where}: no {kind} named `{name}`{hint} "
+                    f"(defined: {', '.join(sorted(defined))})"
                 )
 
     source_ids = {s for run in config.simulations for s in run.source_id}
@@ -399,17 +400,15 @@ def _messages(error: ValidationError, *, prefix: str = "") -> list[str]:
 def _keys_at(location: tuple[Any, ...], prefix: str) -> set[str]:
     """Return the keys that the section around `location` knows."""
     if prefix:
-        return set(
-            {"adjust": Adjust, "climatology": Climatology}[prefix.split(".")[-2]].model_fields
-        )
-    model: Any = Config
+        return set((Adjust if ".adjust." in prefix else Climatology).model_fields)
+    model: type[BaseModel] = Config
     for part in location[:-1]:
-        if isinstance(part, str) and isinstance(model, type) and part in model.model_fields:
-            model = _section_in(model.model_fields[part].annotation)
-    return set(getattr(model, "model_fields", {}))
+        if part in model.model_fields:
+            model = _section_in(model.model_fields[part].annotation) or model
+    return set(model.model_fields)
 
 
-def _section_in(annotation: Any) -> Any:
+def _section_in(annotation: Any) -> type[BaseModel] | None:
     """Return the Section class inside an annotation such as dict[str, Section]."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -23,7 +23,7 @@ from finescale.job import Job
 from finescale.store import Store
 
 Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
-"""(coarse block (time, lat, lon), its days, coarse rows, coarse columns) -> what is interpolated."""
+"""(coarse block (time, lat, lon), its days, coarse rows and columns) -> what is interpolated."""
 Finish = Callable[[NDArray[Any], Days, slice, Tile], NDArray[Any]]
 """(interpolated (time, lat, lon), its days, time slice of the product, tile) -> the product."""
 

@@ -51,10 +51,10 @@ def run(
 ) -> None:
     """Write the scores of a daily product.
 
-    `score`, `baseline` (score, lat, lon): the product, and the raw GCM interpolated, against
-    the reference on the days both have. `change`, `change_raw` (month, lat, lon): from historical to
-    scenario, of the product and of the raw GCM. `cycle`, `cycle_raw`, `cycle_reference` (month, lat,
-    lon): means of calendar months. `counts` (count, row, column): `scores.invariants`
+    `score`, `baseline` (score_name, lat, lon): the product, and the raw GCM interpolated, against
+    the reference on the days both have. `change`, `change_raw` (month, lat, lon): from historical
+    to scenario, of the product and of the raw GCM. `cycle`, `cycle_raw`, `cycle_reference`
+    (month, lat, lon): means of calendar months. `counts` (count, row, column): `scores.invariants`
     of each block of the product.
 
     Parameters

@@ -74,7 +74,7 @@ class Job:
         log.info("%s: committed %s", self.stage, self.output)
 
     def source(self, content: str) -> Any:
-        """Return the dataset with this content id, opened, after a look whether it is still the same.
+        """Return the dataset with this content id, opened, after a check that it is unchanged.
 
         Raises
         ------

@@ -167,9 +167,8 @@ class _Planner:
                 for domain in block.domain:
                     for variable in block.variable_id:
                         for method in block.method:
-                            named = {
-                                **facets, "domain": domain, "variable_id": variable, "method": method
-                            }  # fmt: skip
+                            named = {**facets, "domain": domain}
+                            named |= {"variable_id": variable, "method": method}
                             if not block.excluded(named):
                                 stage, adjust, climatology = self.config.method(method)
                                 yield _Case(
@@ -277,9 +276,7 @@ class _Planner:
             **self._source_parameters(entry, variable, selection, period, dataset.season),
             "attributes": _origin(dataset, entry, {"reference": case.reference}),
         }
-        return self.keep(
-            Artefact("reference", facets, parameters, mem_mb=BASE_MB + 2 * READ_MB)
-        )
+        return self.keep(Artefact("reference", facets, parameters, mem_mb=BASE_MB + 2 * READ_MB))
 
     def simulation(self, case: _Case, experiment: str, variable: str | None = None) -> Artefact:
         variable = variable or case.variable
@@ -327,7 +324,7 @@ class _Planner:
         }
 
     def weights(self, case: _Case, method: str) -> Artefact:
-        """Return the matrix from the reference to the GCM's grid (conservative), or back (bilinear)."""
+        """Return the matrix to the GCM's grid (conservative), or back from it (bilinear)."""
         _, fine = self.fine_grid(case)
         _, coarse = self.coarse_grid(case)
         model = f"{case.facets['source_id']}-{case.facets['grid_label']}"
@@ -586,7 +583,8 @@ def _covered(
         return first, last
     if wanted[0] < first or _last_day(wanted[1]) > _last_day(last):
         raise ConfigError(
-            f"{where}: {wanted[0]}..{wanted[1]} is not covered by the data, which span {first}..{last}"
+            f"{where}: {wanted[0]}..{wanted[1]} is not covered by the data, "
+            f"which span {first}..{last}"
         )
     return wanted
 

@@ -23,7 +23,7 @@ Request = dict[str, Any]
 
 
 def lock_path(configfile: str | Path) -> Path:
-    """Return where the lock of a config file lies: beside it, `config.yaml` -> `config.lock.json`."""
+    """Return where the lock of `config.yaml` lies: beside it, `config.lock.json`."""
     return Path(configfile).with_suffix(".lock.json")
 
 
@@ -111,7 +111,8 @@ def read(path: Path) -> Lock:
             raise KeyError("schema")
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path} is not an inputs lock of format {SCHEMA}; delete it, the next run writes it anew"
+            f"{path} is not an inputs lock of format {SCHEMA}; "
+            "delete it, the next run writes it anew"
         ) from error
     return lock
 
@@ -199,8 +200,8 @@ def check_unchanged(entry: dict[str, Any]) -> dict[str, Any]:
     if found != entry["content"]:
         name = entry["request"]["name"]
         raise SourceError(
-            f"{name}: the data have changed since they were locked (content {entry['content'][:12]}, "
-            f"now {found[:12]}); run `finescale resolve --configfile F` to accept them, "
+            f"{name}: the data have changed since they were locked (content "
+            f"{entry['content'][:12]}, now {found[:12]}); run `finescale resolve --configfile F` to accept them, "
             "which makes new stores beside the old"
         )
     return {**entry, "fingerprint": fingerprint}

@@ -174,7 +174,8 @@ def expand(path: str, facets: dict[str, str], *, where: str) -> str:
     missing = sorted({n for n in template.get_identifiers() if n not in os.environ})
     if missing:
         raise SourceError(
-            f"{where}: the path {path!r} needs the environment variable {', '.join(missing)}; set it"
+            f"{where}: the path {path!r} needs the environment variable "
+            f"{', '.join(missing)}; set it"
         )
     try:
         return os.path.expanduser(template.substitute(os.environ)).format(**facets)
@@ -227,8 +228,8 @@ def _open_dataset(path: str, request: Request) -> xr.Dataset:
     except Exception as error:
         kind = "a consolidated Zarr store" if _is_zarr(path, request) else "a netCDF file"
         raise SourceError(
-            f"{request['name']}: {path} cannot be opened as {kind} ({type(error).__name__}: {error}); "
-            "check the file, or set `format`"
+            f"{request['name']}: {path} cannot be opened as {kind} "
+            f"({type(error).__name__}: {error}); check the file, or set `format`"
         ) from error
     return ds.cf.guess_coord_axis()
 
@@ -238,7 +239,8 @@ def _variable(ds: xr.Dataset, request: Request) -> xr.DataArray:
     if name not in ds:
         raise SourceError(
             f"{request['name']}: no variable `{name}` in the dataset (it holds: "
-            f"{', '.join(map(str, ds.data_vars))}); set `variables: {{{request['variable_id']}: {{name: ...}}}}`"
+            f"{', '.join(map(str, ds.data_vars))}); "
+            f"set `variables: {{{request['variable_id']}: {{name: ...}}}}`"
         )
     values = ds[name].squeeze(
         [d for d in ds[name].dims if ds.sizes[d] == 1 and d not in ("time", "lat", "lon")]
@@ -307,8 +309,7 @@ def _days(values: xr.DataArray, ds: xr.Dataset, where: str) -> calendars.Days:
 
 
 def content(request: Request) -> str:
-    """Return the digest of what is read of a dataset, wherever it lies: which variable, in which
-    units, of which substance.
+    """Return the digest of what is read of a dataset: variable, units and substance.
 
     netCDF: sha256 of each file. Zarr: the sorted listing (key, size, checksum) of the variable and
     its coordinates. With `version`: facets, version, tracking_id and array metadata, not the bytes.

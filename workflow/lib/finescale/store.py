@@ -48,7 +48,6 @@ MANIFEST = ".manifest.json"
 PROVENANCE = ".provenance.json"
 MANIFEST_FORMAT = 1
 COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 0}
-FILL = {"f": "NaN", "i": 0, "u": 0, "b": False}
 
 Region = tuple[slice, ...]
 
@@ -196,14 +195,14 @@ class Writer:
             },
         )
         for name, array in self.arrays.items():
-            kind = np.dtype(array.dtype).kind
             group.create_array(
                 name,
                 shape=array.shape,
                 chunks=array.chunks,
                 dtype=array.dtype,
                 compressors=numcodecs.get_codec(COMPRESSOR),
-                fill_value=FILL.get(kind, "") if kind != "f" else np.nan,
+                # A fill value of an integer array would read as missing: CF has it mean that.
+                fill_value=np.nan if np.dtype(array.dtype).kind == "f" else None,
                 attributes={"_ARRAY_DIMENSIONS": list(array.dims), **array.attributes},
             )
             if array.values is not None:
@@ -239,7 +238,7 @@ class Writer:
     def _check(
         self, name: str, array: Array, region: Region, values: NDArray[Any]
     ) -> dict[str, list[Any]]:
-        """Return the statistics of each chunk of a region, by key; refuse what breaks the contract."""
+        """Return the statistics of each chunk of a region, by key, once the contract holds."""
         records: dict[str, list[Any]] = {}
         ranges = [
             range(s.start // c, -(-s.stop // c)) for s, c in zip(region, array.chunks, strict=True)
@@ -446,7 +445,7 @@ class Store:
         if self.identity != expected:
             raise StoreError(
                 f"{self.url} holds identity {self.identity or 'none'}, expected {expected}; "
-                "the store was changed by hand or the plan is another: delete the store and run again"
+                "the store was changed by hand, or the plan is another: delete it and run again"
             )
         return self
 

@@ -41,8 +41,10 @@ def report_spec(rule: str, config: Config, plan: Plan) -> dict[str, Any]:
     if rule == "index_products":
         inputs = {"products": [p.artefact.identity for p in plan.products]}
         parameters = {
-            "entries": [p.facets for p in plan.products], "name": config.name, "stores": config.stores
-        }  # fmt: skip
+            "entries": [p.facets for p in plan.products],
+            "name": config.name,
+            "stores": config.stores,
+        }
     elif rule == "tabulate_scores":
         inputs = {"evaluations": [e.identity for e in plan.evaluations]}
         parameters = {"waive": list(config.evaluate.waive)}
@@ -78,7 +80,7 @@ def failing_words(config: Config, log: object) -> str:
     return "\n".join(
         [
             "",
-            f"Finescale: {config.name} is not complete; what failed is named above, its log in logs/",
+            f"Finescale: {config.name} is not complete; the failed rules and logs are named above.",
             "  Type the same command again: finished stores stay, the rest is made.",
             f"  Snakemake's own log: {', '.join(map(str, log)) if isinstance(log, list) else log}",
             "",

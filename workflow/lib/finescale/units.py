@@ -38,8 +38,8 @@ def conversion(units: str, variable_id: str, *, where: str) -> tuple[float, floa
         ) from error
     except (pint.PintError, ValueError, TypeError, AttributeError) as error:
         raise SourceError(
-            f"{where}: units {units!r} of `{variable_id}` are unknown (CF expects for example {target!r}); "
-            f"{remedy}"
+            f"{where}: units {units!r} of `{variable_id}` are unknown "
+            f"(CF expects for example {target!r}); {remedy}"
         ) from error
     return float(high - low), float(low)
 
