@@ -169,7 +169,7 @@ def adjust_series(
         )
     mapped = quantile_map(
         *(np.ascontiguousarray(s.values.T) for s in (trained_ref, trained_hist, whole)),
-        ref_slots=calendars.slots(trained_ref.days),
+        ref_slots=calendars.standard_slots(trained_ref.days),
         hist_slots=calendars.slots(trained_hist.days),
         sim_slots=calendars.slots(whole.days),
         calendar=sim.days.calendar,

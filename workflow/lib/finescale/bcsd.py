@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from finescale import disaggregate, fields
 from finescale.blocks import Tile
-from finescale.calendars import Days
-from finescale.disaggregate import climatology_slots
+from finescale.calendars import Days, standard_slots
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.store import Store
@@ -60,13 +59,13 @@ def run(
     def anomaly(
         block: NDArray[np.float32], days: Days, lat: slice, lon: slice
     ) -> NDArray[np.float32]:
-        clim = base[climatology_slots(days), lat, lon]
+        clim = base[standard_slots(days), lat, lon]
         return block / clim if kind == "*" else block - clim
 
     def finish(
         smooth: NDArray[np.float32], days: Days, time: slice, tile: Tile
     ) -> NDArray[np.float32]:
-        clim = cycle[climatology_slots(days), tile.lat, tile.lon]
+        clim = cycle[standard_slots(days), tile.lat, tile.lon]
         value = np.maximum(smooth * clim, 0.0) if kind == "*" else smooth + clim
         return value if upper is None else upper.read(time, tile.lat, tile.lon) - value
 

@@ -196,6 +196,14 @@ def reference_slots(calendar: str) -> NDArray[np.int16]:
     return ((2 * np.arange(n) + 1) * N_SLOTS // (2 * n)).astype(np.int16)
 
 
+def standard_slots(days: Days) -> NDArray[np.int16]:
+    """Return the slot of 366 of each day of any calendar, (n,): that of a climatology.
+
+    A day of the 360_day calendar takes the slot at its place in the year.
+    """
+    return reference_slots(days.calendar)[slots(days)]
+
+
 def windows(filled: NDArray[np.bool_], half: int) -> NDArray[np.int32]:
     """Return the centred window of every slot among the slots that exist, (n_slots, 2).
 

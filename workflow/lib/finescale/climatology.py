@@ -33,7 +33,7 @@ def run(
     Parameters
     ----------
     series
-        A daily field of the reference, fine or coarsened, in any calendar of 366 slots.
+        A daily field of the reference, fine or coarsened, in any calendar.
     harmonics, half_window
         As `seasonal.smooth` takes them.
     min_valid_fraction
@@ -44,8 +44,8 @@ def run(
     daily = Field(series)
     variable_id = daily.variable_id
     start, stop = within(daily.days, train, where=series.url)
-    slots = calendars.slots(daily.days[start:stop])
-    n_slots = calendars.n_slots(daily.days.calendar)
+    slots = calendars.standard_slots(daily.days[start:stop])
+    n_slots = calendars.N_SLOTS
     shape = (n_slots, *daily.grid.shape)
     variable = VARIABLES[variable_id]
     arrays = {

@@ -116,7 +116,3 @@ def _product_axis(days: Days, calendar: str | None) -> tuple[Days, NDArray[np.in
     target, index = calendars.convert(days, calendar)
     return target, np.maximum.accumulate(np.where(index < 0, 0, index))
 
-
-def climatology_slots(days: Days) -> NDArray[np.int16]:
-    """Return the slot of a 366-slot climatology for each day of any calendar."""
-    return calendars.reference_slots(days.calendar)[calendars.slots(days)]
