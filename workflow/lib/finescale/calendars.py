@@ -303,7 +303,9 @@ def check_daily(
     }
     present, counts = np.unique(days.ordinal, return_counts=True)
     faults["duplicated"] = present[counts > 1]
-    calendar = Days._at(np.arange(present[0], present[-1] + 1), days.calendar)
+    within = days.ordinal[np.isin(days.month, months)]
+    first, last = (within.min(), within.max()) if within.size else (0, -1)
+    calendar = Days._at(np.arange(first, last + 1), days.calendar)
     calendar = calendar[np.isin(calendar.month, months)]
     faults["missing"] = np.setdiff1d(calendar.ordinal, present)
     if season is not None or allow_year_gaps:

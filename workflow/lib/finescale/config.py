@@ -9,9 +9,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Iterable
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from finescale.errors import ConfigError
 from finescale.variables import VARIABLES
@@ -20,22 +32,48 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 """Names go into paths: letters, digits, dot and hyphen; no underscore, which separates facets."""
 
 
+ProductStage = Literal["bcsd", "interpolate"]
+PRODUCT_STAGES: tuple[str, ...] = get_args(ProductStage)
+Calendar = Literal[
+    "standard", "gregorian", "proleptic_gregorian", "julian", "noleap", "365_day", "all_leap",
+    "366_day", "360_day",
+]  # fmt: skip
+Gate = Literal[
+    "missing_values", "values_outside_mask", "below_range", "above_range", "tasmin_above_tasmax",
+    "time_steps", "trend_distortion",
+]  # fmt: skip
+
+
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return value if value is None or isinstance(value, list | tuple | dict) else [value]
 
 
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_list), Field(min_length=1)]
+SomeNames = Annotated[tuple[Name, ...], Field(min_length=1)]
+Names = Annotated[SomeNames, BeforeValidator(_as_list, json_schema_input_type=Name | SomeNames)]
+"""A list; a single name will do."""
 
 
-def _known_variable(value: str) -> str:
-    if value not in VARIABLES:
-        near = difflib.get_close_matches(value, VARIABLES, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        raise ValueError(f"unknown variable `{value}`{hint} (known: {', '.join(VARIABLES)})")
+def _hint(name: str, known: Iterable[str]) -> str:
+    """Return the known name that was probably meant, as the end of a message."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.65)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+READABLE = tuple(name for name in VARIABLES if name != "dtr")
+"""What a config may ask for; dtr is derived inside, for tasmin."""
+
+
+def _known_variable(value: Any) -> Any:
+    if isinstance(value, str) and value not in READABLE:
+        hint = _hint(value, READABLE)
+        raise ValueError(f"unknown variable `{value}`{hint} (known: {', '.join(READABLE)})")
     return value
 
 
-Variable = Annotated[str, BeforeValidator(_known_variable)]
+Variable = Annotated[
+    str, BeforeValidator(_known_variable, json_schema_input_type=Literal[READABLE])
+]
+SomeVariables = Annotated[tuple[Variable, ...], Field(min_length=1)]
 
 
 def _as_date(value: Any, *, last: bool) -> str:
@@ -56,7 +94,9 @@ def _as_period(value: Any) -> Any:
     raise ValueError(f"expected [first, last] (years or YYYY-MM-DD), found {value!r}")
 
 
-Period = Annotated[tuple[str, str], BeforeValidator(_as_period)]
+Period = Annotated[
+    tuple[str, str], BeforeValidator(_as_period, json_schema_input_type=tuple[int | str, int | str])
+]
 """First and last day, inclusive. A bare year means its first or last day in any calendar."""
 
 
@@ -71,13 +111,25 @@ def _as_interval(value: Any) -> Any:
     raise ValueError(f"expected [low, high] in degrees with low < high, found {value!r}")
 
 
-Interval = Annotated[tuple[float, float], BeforeValidator(_as_interval)]
+Interval = Annotated[
+    tuple[float, float],
+    BeforeValidator(_as_interval, json_schema_input_type=tuple[float, float]),
+]
+
+
+def _as_season(value: Any) -> Any:
+    if isinstance(value, str) and (len(value) < 2 or value not in "JFMAMJJASONDJFMAMJJASON"):
+        raise ValueError(f"expected the initials of consecutive months (DJF), found {value!r}")
+    return value
+
+
+Season = Annotated[str, BeforeValidator(_as_season, json_schema_input_type=str)]
 
 
 class Section(BaseModel):
     """A part of the configuration: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # --------------------------------------------------------------------------------------
@@ -102,15 +154,21 @@ class SourceVariable(Section):
 
 
 def _as_variables(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return {name: {} for name in value}
-    return (
-        {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
-    )
+    if isinstance(value, dict):
+        return {name: {} if details is None else details for name, details in value.items()}
+    names = _as_list(value)
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise ValueError(f"expected a list of names, or a mapping name -> details, found {value!r}")
+    return names and {name: {} for name in names}
 
 
 Variables = Annotated[
-    dict[Variable, SourceVariable], BeforeValidator(_as_variables), Field(min_length=1)
+    dict[Variable, SourceVariable],
+    BeforeValidator(
+        _as_variables,
+        json_schema_input_type=Variable | SomeVariables | dict[Variable, SourceVariable | None],
+    ),
+    Field(min_length=1),
 ]
 
 
@@ -120,10 +178,10 @@ class Dataset(Section):
     path: str | None = Field(
         None,
         description="Zarr store, netCDF file or glob; local or URL (gs://, s3://, https://). "
-        "$NAME is the environment, {variable_id}, {source_id}, ... are facets",
+        "`$NAME` is the environment, `{variable_id}`, `{source_id}`, ... are facets",
     )
-    synthetic: dict[str, int | float | str] | None = Field(
-        None, description="generate the data: parameters of the synthetic world ({} for defaults)"
+    synthetic: dict[str, Any] | None = Field(
+        None, description="generate the data: parameters of the synthetic [World](#world)"
     )
     format: Literal["zarr", "netcdf"] | None = Field(
         None, description="default: by the path's ending"
@@ -137,19 +195,22 @@ class Dataset(Section):
         {}, description="for remote paths, as fsspec takes them"
     )
     variables: Variables = Field(description="a list of CMIP6 names, or a mapping name -> details")
-    season: str | None = Field(
-        None,
-        pattern=r"^[JFMASOND]{1,11}$",
-        description="initials of months (DJF) if the axis holds only those",
+    season: Season | None = Field(
+        None, description="initials of months (DJF) if the axis holds only those"
     )
     licence: str | None = Field(None, description="default: the dataset's own attribute")
     citation: str | None = Field(None, description="default: the dataset's own attribute")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Dataset:
-        given = self.path is not None or any(v.path for v in self.variables.values())
-        if given == (self.synthetic is not None):
-            raise ValueError("give either `path` or `synthetic`")
+        generated = self.synthetic is not None
+        missing = [name for name, v in self.variables.items() if not (self.path or v.path)]
+        if generated and (self.path or len(missing) < len(self.variables)):
+            raise ValueError("give either `path` or `synthetic`, found both")
+        if missing and not generated:
+            raise ValueError(
+                f"give either `path` or `synthetic`, found neither for {', '.join(missing)}"
+            )
         return self
 
 
@@ -162,11 +223,11 @@ class Reference(Dataset):
 class Simulation(Dataset):
     """One or several runs of a GCM; lists of facets expand to their combinations."""
 
-    source_id: Names
-    experiment_id: Names = Field(description="`historical` first; scenarios continue it")
-    member_id: Names = ("r1i1p1f1",)
-    table_id: Name = "day"
-    grid_label: Name = "gn"
+    source_id: Names = Field(description="the models")
+    experiment_id: Names = Field(description="`historical`, and the scenarios that continue it")
+    member_id: Names = Field(("r1i1p1f1",), description="the members of each")
+    table_id: Name = Field("day", description="CMIP6 table")
+    grid_label: Name = Field("gn", description="CMIP6 grid label")
     period: dict[Name, Period] = Field({}, description="experiment -> days to use; default: all")
     pad_experiment: Name | None = Field(
         None,
@@ -177,23 +238,37 @@ class Simulation(Dataset):
 class Adjust(Section):
     """Bias adjustment on the GCM's grid (docs/stages/adjust.md)."""
 
-    method: Literal["qm"] = "qm"
+    method: Literal["qm"] = Field("qm", description="quantile mapping, by day of year")
     half_window: int = Field(15, ge=0, le=91, description="days on either side of the day of year")
-    positions: Literal["weibull", "cunnane", "hazen", "type7"] = "weibull"
-    tails: Literal["parametric", "linear", "constant"] = "parametric"
+    positions: Literal["weibull", "cunnane", "hazen", "type7"] = Field(
+        "weibull", description="plotting positions of the empirical distributions"
+    )
+    tails: Literal["parametric", "linear", "constant"] = Field(
+        "parametric", description="how values beyond the training range are mapped"
+    )
     trend_years: int = Field(
-        9, ge=0, description="running mean taken out of kind + variables; 0: none"
+        9,
+        ge=0,
+        description="running mean taken out of temperatures before mapping and put back after; "
+        "odd; 0: none",
     )
     dry_threshold: float = Field(0.05, ge=0, description="[mm/day]; pr below it is dry")
     seed: int = Field(0, ge=0, description="of the jitter on dry days")
+
+    @field_validator("trend_years")
+    @classmethod
+    def _centred(cls, value: int) -> int:
+        if value and value % 2 == 0:
+            raise ValueError(f"expected an odd number, so that the mean is centred, found {value}")
+        return value
 
 
 class Climatology(Section):
     """Day-of-year climatology of the reference (docs/stages/climatology.md)."""
 
-    harmonics: int = Field(3, ge=1, le=12)
+    harmonics: int = Field(3, ge=1, le=12, description="of the year, that it is smoothed by")
     half_window: int = Field(
-        15, ge=0, le=91, description="used where a season leaves under 300 days"
+        15, ge=0, le=91, description="days on either side, where a season leaves under 300 of them"
     )
     min_valid_fraction: float = Field(
         0.5, gt=0, le=1, description="of training days, else the cell is masked"
@@ -222,9 +297,7 @@ class Coarsen(Section):
 class Method(Section):
     """A named method: a product stage and what differs from the stage sections."""
 
-    stage: Literal["bcsd", "interpolate"] | None = Field(
-        None, description="default: the method's name"
-    )
+    stage: ProductStage | None = Field(None, description="default: the method's name")
     adjust: dict[str, Any] = Field({}, description="keys of `adjust` that differ for this method")
     climatology: dict[str, Any] = Field({}, description="keys of `climatology` that differ")
 
@@ -232,34 +305,38 @@ class Method(Section):
 class Aggregate(Section):
     """Means over months and years of each product (docs/stages/aggregate.md)."""
 
-    frequencies: tuple[Literal["mon", "yr"], ...] = ("mon", "yr")
+    frequencies: tuple[Literal["mon", "yr"], ...] = Field(
+        ("mon", "yr"), description="which of them are made; `[]` for none"
+    )
 
 
 class Evaluate(Section):
     """The scorecard (docs/stages/evaluate.md)."""
 
-    wet_day: float = Field(1.0, gt=0, description="[mm/day]")
-    waive: tuple[str, ...] = Field((), description="gates that may fail without failing the run")
+    wet_day: float = Field(1.0, gt=0, description="[mm/day]; least precipitation of a wet day")
+    waive: tuple[Gate, ...] = Field((), description="gates that may fail without failing the run")
 
 
 class Products(Section):
     """One block of the matrix: every combination of these lists is a product."""
 
-    domain: Names
-    reference: Name
+    domain: Names = Field(description="names in `domains`")
+    reference: Name = Field(description="a name in `references`")
     train: Name = Field(description="a name in `periods`: the days that distributions are built on")
     score: Name | None = Field(
         None, description="a name in `periods`: the days to score; default: all of the product"
     )
-    source_id: Names
-    member_id: Names | None = None
+    source_id: Names = Field(description="models of `simulations`")
+    member_id: Names | None = Field(None, description="default: all of the simulation")
     experiment_id: Names | None = Field(None, description="default: all of the simulation")
-    variable_id: Annotated[tuple[Variable, ...], BeforeValidator(_as_list), Field(min_length=1)]
-    method: Names
+    variable_id: Annotated[
+        SomeVariables, BeforeValidator(_as_list, json_schema_input_type=Variable | SomeVariables)
+    ] = Field(description="CMIP6 names; tasmax and tasmin belong together")
+    method: Names = Field(description="a product stage (bcsd, interpolate) or a name in `methods`")
     exclude: tuple[dict[str, str], ...] = Field(
         (), description="facets of combinations to leave out"
     )
-    calendar: str | None = Field(
+    calendar: Calendar | None = Field(
         None, description="convert products to this CF calendar; default: the GCM's"
     )
 
@@ -271,22 +348,28 @@ class Products(Section):
 class Config(Section):
     """Everything a run needs to know."""
 
-    name: Name = Field(description="results go to results/<name>/")
+    name: Name = Field(description="results go to `results/<name>/`")
     stores: str = Field(
         "stores", description="root of all stores, shared by configs: a folder or a URL"
     )
-    domains: dict[Name, Domain] = Field(min_length=1)
-    periods: dict[Name, Period] = Field(min_length=1)
-    references: dict[Name, Reference] = Field(min_length=1)
-    simulations: tuple[Simulation, ...] = Field(min_length=1)
-    methods: dict[Name, Method] = Field({}, description="beyond those named as their stage")
-    products: tuple[Products, ...] = Field(min_length=1)
-    weights: Weights = Weights()
-    coarsen: Coarsen = Coarsen()
-    climatology: Climatology = Climatology()
-    adjust: Adjust = Adjust()
-    aggregate: Aggregate = Aggregate()
-    evaluate: Evaluate = Evaluate()
+    domains: dict[Name, Domain] = Field(min_length=1, description="where: boxes of the fine grid")
+    periods: dict[Name, Period] = Field(
+        min_length=1,
+        description="when: [first, last], years or dates, both included; a bare year is its first "
+        "or its last day in any calendar",
+    )
+    references: dict[Name, Reference] = Field(min_length=1, description="observations")
+    simulations: tuple[Simulation, ...] = Field(min_length=1, description="global models")
+    methods: dict[Name, Method] = Field(
+        {}, description="variants of methods; those of the defaults are named as their stage"
+    )
+    products: tuple[Products, ...] = Field(min_length=1, description="what is made")
+    weights: Weights = Field(Weights(), description="regridding")
+    coarsen: Coarsen = Field(Coarsen(), description="averaging onto the model's grid")
+    climatology: Climatology = Field(Climatology(), description="day-of-year climatologies")
+    adjust: Adjust = Field(Adjust(), description="bias adjustment")
+    aggregate: Aggregate = Field(Aggregate(), description="monthly and annual summaries")
+    evaluate: Evaluate = Field(Evaluate(), description="the scorecard and its gates")
 
     def method(self, name: str) -> tuple[str, Adjust, Climatology]:
         """Return the product stage of a method and its complete `adjust` and `climatology`."""
@@ -299,124 +382,196 @@ class Config(Section):
         )
 
 
-PRODUCT_STAGES = ("bcsd", "interpolate")
+# --------------------------------------------------------------------------------------
+# What is wrong, in words
+
+
+def _unknown(where: str, names: Iterable[str], defined: Collection[str], kind: str) -> list[str]:
+    return [
+        f"{where}: no {kind} named `{name}`{_hint(name, defined)} "
+        f"(defined: {', '.join(sorted(defined)) or 'none'})"
+        for name in names
+        if name not in defined
+    ]
 
 
 def _check_names(config: Config) -> list[str]:
     """Return what is wrong in the references between named things."""
+    return [
+        *_check_methods(config),
+        *_check_simulations(config),
+        *(line for i, b in enumerate(config.products) for line in _check_block(config, i, b)),
+    ]
+
+
+def _check_methods(config: Config) -> list[str]:
     wrong = []
-
-    def known(where: str, names: Any, defined: Any, kind: str) -> None:
-        for name in names:
-            if name not in defined:
-                near = difflib.get_close_matches(name, defined, n=1)
-                hint = f"; did you mean `{near[0]}`?" if near else ""
-                wrong.append(
-                    f"{where}: no {kind} named `{name}`{hint} "
-                    f"(defined: {', '.join(sorted(defined))})"
-                )
-
-    source_ids = {s for run in config.simulations for s in run.source_id}
-    methods = {*config.methods, *PRODUCT_STAGES}
     for name, method in config.methods.items():
         if method.stage is None and name not in PRODUCT_STAGES:
             wrong.append(f"methods.{name}: give `stage`, one of {', '.join(PRODUCT_STAGES)}")
-        for section, overrides, model in (
-            ("adjust", method.adjust, Adjust),
-            ("climatology", method.climatology, Climatology),
+        for word, section, overrides in (
+            ("adjust", config.adjust, method.adjust),
+            ("climatology", config.climatology, method.climatology),
         ):
             try:
-                model(**{**getattr(config, section).model_dump(), **overrides})
+                type(section).model_validate({**section.model_dump(), **overrides})
             except ValidationError as error:
-                wrong += _messages(error, prefix=f"methods.{name}.{section}.")
-    for i, block in enumerate(config.products):
-        where = f"products.{i}"
-        known(f"{where}.domain", block.domain, config.domains, "domain")
-        known(f"{where}.reference", [block.reference], config.references, "reference")
-        known(f"{where}.train", [block.train], config.periods, "period")
-        known(f"{where}.score", [block.score] if block.score else [], config.periods, "period")
-        known(f"{where}.source_id", block.source_id, source_ids, "simulation")
-        known(f"{where}.method", block.method, methods, "method")
-        runs = [run for run in config.simulations if set(run.source_id) & set(block.source_id)]
-        experiments = {e for run in runs for e in run.experiment_id}
-        members = {m for run in runs for m in run.member_id}
-        if runs:
-            known(f"{where}.experiment_id", block.experiment_id or (), experiments, "experiment")
-            known(f"{where}.member_id", block.member_id or (), members, "member")
-        reference = config.references.get(block.reference)
-        if reference is None:
-            continue
-        for variable in block.variable_id:
-            if variable not in reference.variables:
-                wrong.append(
-                    f"{where}.variable_id: reference `{block.reference}` has no `{variable}` "
-                    f"(it has: {', '.join(reference.variables)})"
-                )
-            for run in runs:
-                if variable not in run.variables:
-                    wrong.append(
-                        f"{where}.variable_id: simulation `{', '.join(run.source_id)}` has no "
-                        f"`{variable}` (it has: {', '.join(run.variables)})"
-                    )
-        facets = {"domain", "source_id", "member_id", "experiment_id", "variable_id", "method"}
-        for rule in block.exclude:
-            known(f"{where}.exclude", rule, facets, "facet")
+                wrong += _messages(error, type(section), within=f"methods.{name}.{word}")
+    return wrong
+
+
+def _check_simulations(config: Config) -> list[str]:
+    wrong = []
+    taken: dict[tuple[str, ...], int] = {}
     for i, run in enumerate(config.simulations):
-        known(f"simulations.{i}.period", run.period, run.experiment_id, "experiment")
-        if run.pad_experiment is not None:
-            known(
-                f"simulations.{i}.pad_experiment",
-                [run.pad_experiment],
-                run.experiment_id,
-                "experiment",
+        where = f"simulations.{i}"
+        scenarios = [e for e in run.experiment_id if e != "historical"]
+        pad = [run.pad_experiment] if run.pad_experiment else []
+        wrong += _unknown(f"{where}.period", run.period, run.experiment_id, "experiment")
+        wrong += _unknown(f"{where}.pad_experiment", pad, scenarios, "scenario")
+        each = product(
+            run.source_id, run.experiment_id, run.member_id, [run.table_id], [run.grid_label]
+        )
+        twice = next((facets for facets in each if taken.setdefault(facets, i) != i), None)
+        if twice is not None:
+            wrong.append(
+                f"{where}: {' '.join(twice)} is already in simulations.{taken[twice]}; "
+                "put its variables into one entry, each with a `path` if they lie apart"
             )
     return wrong
 
 
-def _messages(error: ValidationError, *, prefix: str = "") -> list[str]:
-    """Return one line per problem: where, what came, what to do."""
+def _check_block(config: Config, number: int, block: Products) -> list[str]:
+    where = f"products.{number}"
+    runs = [run for run in config.simulations if set(run.source_id) & set(block.source_id)]
+    known: dict[str, Collection[str]] = {
+        "source_id": {s for run in config.simulations for s in run.source_id},
+        "experiment_id": {e for run in runs for e in run.experiment_id},
+        "member_id": {m for run in runs for m in run.member_id},
+    }
+    wrong = [
+        *_unknown(f"{where}.domain", block.domain, config.domains, "domain"),
+        *_unknown(f"{where}.reference", [block.reference], config.references, "reference"),
+        *_unknown(f"{where}.train", [block.train], config.periods, "period"),
+        *_unknown(f"{where}.score", [block.score] if block.score else [], config.periods, "period"),
+        *_unknown(f"{where}.source_id", block.source_id, known["source_id"], "simulation"),
+        *_unknown(f"{where}.method", block.method, {*config.methods, *PRODUCT_STAGES}, "method"),
+    ]
+    if runs:
+        for facet, kind in (("experiment_id", "experiment"), ("member_id", "member")):
+            names = getattr(block, facet) or ()
+            wrong += _unknown(f"{where}.{facet}", names, known[facet], kind)
+    datasets: list[tuple[str, Dataset]] = [
+        (f"simulation `{', '.join(run.source_id)}`", run) for run in runs
+    ]
+    if block.reference in config.references:
+        datasets.insert(0, (f"reference `{block.reference}`", config.references[block.reference]))
+    wrong += [
+        f"{where}.variable_id: {name} has no `{variable}` (it has: {', '.join(dataset.variables)})"
+        for variable in block.variable_id
+        for name, dataset in datasets
+        if variable not in dataset.variables
+    ]
+    asked = {
+        "domain": block.domain,
+        "source_id": block.source_id,
+        "member_id": block.member_id or known["member_id"],
+        "experiment_id": block.experiment_id or known["experiment_id"],
+        "variable_id": block.variable_id,
+        "method": block.method,
+    }
+    for rule in block.exclude:
+        wrong += _unknown(f"{where}.exclude", rule, asked, "facet")
+        wrong += [
+            f"{where}.exclude: {facet} `{name}` is not asked for here{_hint(name, asked[facet])} "
+            f"(asked for: {', '.join(sorted(asked[facet]))})"
+            for facet, name in rule.items()
+            if name not in asked.get(facet, [name])
+        ]
+    return wrong
+
+
+TEXTS = {
+    "missing": "required, but not given",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "names are made of letters, digits, dot and hyphen",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping (key: value)",
+    "model_type": "must be a mapping (key: value)",
+    "too_short": "must not be empty",
+}
+"""Our words for pydantic's kinds of error, where its own speak of Python."""
+
+
+def _messages(error: ValidationError, model: type[BaseModel], *, within: str = "") -> list[str]:
+    """Return one line per problem: where, what was expected, what came."""
     lines = []
     for problem in error.errors():
-        parts = [str(p) for p in problem["loc"]]
-        where = prefix + ".".join(parts)
-        if problem["type"] == "extra_forbidden":
-            known = sorted(_keys_at(problem["loc"], prefix))
-            near = difflib.get_close_matches(parts[-1], known, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else f" (known here: {', '.join(known)})"
-            lines.append(f"{where}: unknown key{hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: required, but not given")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            came = (
-                ""
-                if "found" in message or "unknown" in message
-                else f", found {problem['input']!r}"
-            )
-            lines.append(f"{where}: {message[0].lower()}{message[1:]}{came}"[:400])
+        location, kind, came = problem["loc"], problem["type"], problem["input"]
+        if kind == "too_short" and came:
+            continue  # pydantic counts the valid items only; what is wrong with the others is said
+        where = ".".join(str(p) for p in (within, *location) if p not in ("", "[key]"))
+        text = TEXTS.get(kind, problem["msg"].replace("Input should be", "must be"))
+        if kind == "extra_forbidden":
+            known = _keys_at(location, model)
+            hint = _hint(str(location[-1]), known) or f" (known here: {', '.join(known)})"
+            text = f"unknown key{hint}"
+        elif kind == "value_error":
+            text = str(problem["ctx"]["error"])
+        elif came is None:
+            defaults = "({} for the defaults) " if "mapping" in text else ""
+            text = f"empty; give it a value {defaults}or remove the line"
+        elif kind not in ("missing", "too_short"):
+            shown = repr(came)
+            text += ", found " + (shown if len(shown) < 60 else f"{shown[:57]}...")
+            text += "; put it in quotes" if kind == "string_type" else ""
+        lines.append(f"{where}: {text}" if where else text)
     return lines
 
 
-def _keys_at(location: tuple[Any, ...], prefix: str) -> set[str]:
-    """Return the keys that the section around `location` knows."""
-    if prefix:
-        return set((Adjust if ".adjust." in prefix else Climatology).model_fields)
-    model: type[BaseModel] = Config
-    for part in location[:-1]:
-        if part in model.model_fields:
-            model = _section_in(model.model_fields[part].annotation) or model
-    return set(model.model_fields)
+def _keys_at(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """Return the keys that the section around a location knows."""
+    section: type[BaseModel] | None = model
+    parts = iter(location[:-1])
+    for part in parts:
+        annotation = section.model_fields[str(part)].annotation if section else None
+        if not isinstance(annotation, type):
+            next(parts, None)  # a name in a mapping, a number in a list
+        section = _section_in(annotation)
+    return sorted(section.model_fields) if section else []
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
     """Return the Section class inside an annotation such as dict[str, Section]."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _section_in(part)
-        if found is not None:
-            return found
-    return None
+    inner = (_section_in(part) for part in getattr(annotation, "__args__", ()))
+    return next(filter(None, inner), None)
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """Return the mapping that a configuration file holds.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, it is no YAML, or it holds something other than a mapping.
+    """
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the configuration cannot be read ({error.strerror}); "
+            "give its path with --configfile"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML; {' '.join(str(error).split())}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(
+            f"{path}: a configuration is a mapping (key: value) with `name`, `domains`, ... at its "
+            f"top, found {type(mapping).__name__}"
+        )
+    return mapping
 
 
 def load(mapping: dict[str, Any], *, where: str = "the configuration") -> Config:
@@ -435,14 +590,12 @@ def load(mapping: dict[str, Any], *, where: str = "the configuration") -> Config
         One message that lists everything wrong, each with its place and remedy.
     """
     try:
-        config = Config(**mapping)
+        config = Config.model_validate(mapping)
     except ValidationError as error:
-        wrong = _messages(error)
+        wrong = _messages(error, Config)
     else:
         wrong = _check_names(config)
         if not wrong:
             return config
     lines = list(dict.fromkeys(wrong))
-    raise ConfigError(
-        f"{where}: " + ("; ".join(lines) if len(lines) == 1 else "\n  - " + "\n  - ".join(lines))
-    )
+    raise ConfigError(f"{where}:" + "\n  - ".join(["", *lines] if lines[1:] else [f" {lines[0]}"]))

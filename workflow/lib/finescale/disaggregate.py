@@ -115,4 +115,3 @@ def _product_axis(days: Days, calendar: str | None) -> tuple[Days, NDArray[np.in
         return days, np.arange(len(days))
     target, index = calendars.convert(days, calendar)
     return target, np.maximum.accumulate(np.where(index < 0, 0, index))
-

@@ -6,6 +6,7 @@ A grid here is the mapping a lock holds: `lat`, `lon` (centres as the source has
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,8 +36,8 @@ class Selection:
 
 
 def wrap(lon: float, west: float) -> float:
-    """Return the longitude in [west, west + 360) (a hair below `west` counts as `west`)."""
-    return west + (lon - west + TOLERANCE) % 360.0 - TOLERANCE
+    """Return the longitude in [west, west + 360), unchanged if it is there or a hair below."""
+    return lon - 360.0 * math.floor((lon - west + TOLERANCE) / 360.0)
 
 
 def _columns(lon: list[float], west: float) -> tuple[list[int], list[float]]:
@@ -57,9 +58,27 @@ def _ranges(order: list[int]) -> tuple[tuple[int, int], ...]:
     return tuple((a, b) for a, b in parts)
 
 
+def _widest_gap(lon: list[float]) -> tuple[float, float]:
+    """Return the longitude east of the widest gap between neighbours on the circle, and its width.
+
+    A regional grid begins there, also one that crosses the seam of its convention.
+    """
+    ring = sorted(lon, key=lambda v: v % 360.0)
+    gaps = [(b - a) % 360.0 for a, b in zip(ring[-1:] + ring[:-1], ring, strict=True)]
+    widest = max(range(len(ring)), key=gaps.__getitem__)
+    return ring[widest], gaps[widest] or 360.0
+
+
 def _is_global(lon: list[float]) -> bool:
-    step = (max(lon) - min(lon)) / max(len(lon) - 1, 1)
-    return len(lon) > 1 and abs(step * len(lon) - 360.0) < 0.5 * step
+    return len(lon) > 1 and _widest_gap(lon)[1] < 1.5 * 360.0 / len(lon)
+
+
+def _western_end(lon: list[float]) -> float:
+    """Return the lowest longitude of a grid as one piece, within -180..180 if it crosses 0."""
+    if _is_global(lon):
+        return min(lon)
+    start, gap = _widest_gap(lon)
+    return start - 360.0 if start < 360.0 < start + 360.0 - gap else start
 
 
 def select_box(
@@ -77,7 +96,7 @@ def select_box(
     if lat is not None:
         first, last = bisect_left(rows, lat[0] - TOLERANCE), bisect_right(rows, lat[1] + TOLERANCE)
         _inside(lat, rows, "lat", where)
-    west = min(grid["lon"]) if lon is None else lon[0]
+    west = _western_end(grid["lon"]) if lon is None else lon[0]
     order, columns = _columns(grid["lon"], west)
     if lon is not None:
         order = [i for i, v in zip(order, columns, strict=True) if v <= lon[1] + TOLERANCE]
@@ -86,8 +105,10 @@ def select_box(
             _inside(lon, sorted(wrap(v, centre - 180.0) for v in grid["lon"]), "lon", where)
     if first >= last or not order:
         raise ConfigError(
-            f"{where}: no cell centre lies in lat {lat}, lon {lon}; the grid spans "
-            f"lat {rows[0]:g}..{rows[-1]:g}, lon {min(grid['lon']):g}..{max(grid['lon']):g}"
+            f"{where}: no cell centre of the reference lies in "
+            + ", ".join(f"{side} {list(box)}" for side, box in (("lat", lat), ("lon", lon)) if box)
+            + f"; its centres span lat {rows[0]:g}..{rows[-1]:g}, lon {min(grid['lon']):g}.."
+            f"{max(grid['lon']):g}; make the domain larger"
         )
     return Selection((first, last), _ranges(order), west)
 
@@ -131,7 +152,7 @@ def select_around(grid: GridLists, fine: GridLists, *, where: str) -> Selection:
         raise ConfigError(
             f"{where}: its grid (lat {rows[0]:g}..{rows[-1]:g}, lon {columns[0]:g}.."
             f"{columns[-1]:g}) does not overlap the domain (lat {lat[0]:g}..{lat[-1]:g}, "
-            f"lon {lon[0]:g}..{lon[-1]:g})"
+            f"lon {lon[0]:g}..{lon[-1]:g}); choose another domain or simulation"
         )
     if _is_global(grid["lon"]) and (stop - start) * cell > 300.0:
         west = lon[0] - 0.5 * cell
@@ -147,7 +168,7 @@ def crop(grid: GridLists, selection: Selection) -> GridLists:
     grid keeps the cells of the grid it was cut from.
     """
     lat_bnds = grid["lat_bnds"] or _midpoints(grid["lat"], limit=90.0)
-    lon_bnds = grid["lon_bnds"] or _midpoints(grid["lon"], limit=None)
+    lon_bnds = grid["lon_bnds"] or _longitude_midpoints(grid["lon"])
     rows = sorted(range(len(grid["lat"])), key=grid["lat"].__getitem__)[slice(*selection.lat)]
     columns = [i for part in selection.lon for i in range(*part)]
     lon = [wrap(grid["lon"][i], selection.west) for i in columns]
@@ -165,7 +186,14 @@ def crop(grid: GridLists, selection: Selection) -> GridLists:
 
 def _ordered(pair: list[float], centre: float) -> list[float]:
     """Return a cell's longitude bounds ascending and around its centre (bounds may wrap)."""
-    return sorted(centre + ((b - centre + 180.0) % 360.0 - 180.0) for b in pair)
+    return sorted(b - 360.0 * math.floor((b - centre + 180.0) / 360.0) for b in pair)
+
+
+def _longitude_midpoints(centres: list[float]) -> list[list[float]]:
+    """Return bounds in the source's order, between neighbours on the circle."""
+    order, columns = _columns(centres, _western_end(centres))
+    between = dict(zip(order, _midpoints(columns, limit=None), strict=True))
+    return [between[i] for i in range(len(centres))]
 
 
 def _midpoints(centres: list[float], *, limit: float | None) -> list[list[float]]:

@@ -224,7 +224,7 @@ class _Planner:
     ) -> tuple[str, str]:
         experiment = facets["experiment_id"]
         entry = self.entry(simulation_key(facets, variable))
-        where = f"simulations: {facets['source_id']} period.{experiment}"
+        where = f"simulations {facets['source_id']}: period.{experiment}"
         return _covered(run.period.get(experiment), entry, where=where)
 
     def fine_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
@@ -359,6 +359,11 @@ class _Planner:
         return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB))
 
     def climatology(self, case: _Case, variable: str, *, fine: bool) -> Artefact:
+        self._check_training(
+            case,
+            f"reference {case.reference} {case.variable}",
+            self.reference_period(case.reference, case.variable),
+        )
         series = self.reference(case, variable) if fine else self.coarsen(case, variable)
         source = "fine" if fine else f"{case.facets['source_id']}-{case.facets['grid_label']}"
         facets = {
@@ -380,7 +385,11 @@ class _Planner:
     def adjust(self, case: _Case, variable: str) -> Artefact:
         experiment = case.experiment
         hist, scen, target = self._axis(case)
-        self._check_training(case, hist)
+        self._check_training(
+            case,
+            f"simulation {case.facets['source_id']} {hist} {case.variable}",
+            self.simulation_period(case.run, case.of(hist), case.variable),
+        )
         facets = {
             "method": case.adjust.method,
             "source": f"{case.facets['source_id']}-{case.facets['grid_label']}",
@@ -416,18 +425,12 @@ class _Planner:
             return HISTORICAL, case.experiment, "scen"
         return HISTORICAL, case.run.pad_experiment or next(iter(scenarios), None), "hist"
 
-    def _check_training(self, case: _Case, hist: str) -> None:
-        variable = "tasmax" if case.variable == "dtr" else case.variable
-        for where, period in (
-            (f"simulation {case.facets['source_id']} {hist}",
-             self.simulation_period(case.run, case.of(hist), variable)),
-            (f"reference {case.reference}", self.reference_period(case.reference, variable)),
-        ):  # fmt: skip
-            if case.train[0] < period[0] or _last_day(case.train[1]) > _last_day(period[1]):
-                raise ConfigError(
-                    f"periods.{case.block.train}: training {case.train[0]}..{case.train[1]} is not "
-                    f"covered by the {where} of {variable}, which spans {period[0]}..{period[1]}"
-                )
+    def _check_training(self, case: _Case, where: str, period: tuple[str, str]) -> None:
+        if case.train[0] < period[0] or _last_day(case.train[1]) > _last_day(period[1]):
+            raise ConfigError(
+                f"periods.{case.block.train}: training {case.train[0]}..{case.train[1]} is not "
+                f"covered by {where}, which spans {period[0]}..{period[1]}; shorten it"
+            )
 
     def product(self, case: _Case) -> Artefact:
         parameters: dict[str, Any] = {
@@ -522,10 +525,9 @@ class _Planner:
             inputs["simulation_hist"] = self.simulation(case, hist)
         if case.variable == "tasmin" and "tasmax" in case.block.variable_id:
             inputs["tasmax"] = self.product(_with(case, "tasmax"))
-        score = case.block.score
         parameters = {
             "wet_day": settings.wet_day,
-            "period": None if score is None else list(self.config.periods[score]),
+            "period": self._score_period(case),
             "product_period": list(self.simulation_period(case.run, case.facets, case.variable)),
         }
         threads = self._threads(case)
@@ -536,6 +538,18 @@ class _Planner:
             )
         )  # fmt: skip
         self.evaluations[evaluation.path] = evaluation
+
+    def _score_period(self, case: _Case) -> list[str] | None:
+        if case.block.score is None:
+            return None
+        first, last = period = self.config.periods[case.block.score]
+        known = self.reference_period(case.reference, case.variable)
+        if last < known[0] or first > known[1]:
+            raise ConfigError(
+                f"periods.{case.block.score}: no day of {first}..{last} can be scored, since the "
+                f"reference {case.reference} {case.variable} spans {known[0]}..{known[1]}"
+            )
+        return list(period)
 
     def _threads(self, case: _Case) -> int:
         """Return how many threads the fine values of a case are worth."""
@@ -584,7 +598,7 @@ def _covered(
     if wanted[0] < first or _last_day(wanted[1]) > _last_day(last):
         raise ConfigError(
             f"{where}: {wanted[0]}..{wanted[1]} is not covered by the data, "
-            f"which span {first}..{last}"
+            f"which span {first}..{last}; shorten it"
         )
     return wanted
 

@@ -18,6 +18,8 @@ from finescale.config import Config, Dataset
 from finescale.errors import ConfigError, SourceError
 
 SCHEMA = 1
+ENTRY = ("request", "content", "fingerprint", "calendar", "span", "n_days", "grid")
+"""What an entry must hold."""
 Lock = dict[str, Any]
 Request = dict[str, Any]
 
@@ -109,7 +111,9 @@ def read(path: Path) -> Lock:
         lock: Lock = json.loads(path.read_text())
         if lock["schema"] != SCHEMA:
             raise KeyError("schema")
-    except (ValueError, KeyError, TypeError) as error:
+        for entry in lock["sources"].values():
+            lock["grids"][entry["grid"]], *(entry[key] for key in ENTRY)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not an inputs lock of format {SCHEMA}; "
             "delete it, the next run writes it anew"
@@ -201,8 +205,8 @@ def check_unchanged(entry: dict[str, Any]) -> dict[str, Any]:
         name = entry["request"]["name"]
         raise SourceError(
             f"{name}: the data have changed since they were locked (content "
-            f"{entry['content'][:12]}, now {found[:12]}); run `finescale resolve --configfile F` to accept them, "
-            "which makes new stores beside the old"
+            f"{entry['content'][:12]}, now {found[:12]}); run `finescale resolve --configfile F` "
+            "to accept them, which makes new stores beside the old"
         )
     return {**entry, "fingerprint": fingerprint}
 

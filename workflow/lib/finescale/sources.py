@@ -7,6 +7,7 @@ returned is in file order; `reference` and `simulation` put it in ours.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import hashlib
 import os
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finescale import calendars, identity, synthetic
-from finescale.errors import SourceError
+from finescale.errors import ConfigError, SourceError, TransientError
 from finescale.units import conversion
 from finescale.variables import VARIABLES
 
@@ -128,8 +129,21 @@ def open_source(request: Request) -> Source:
     )
 
 
+def _world(request: Request) -> synthetic.World:
+    given = request["synthetic"]
+    known = {f.name: f.type for f in dataclasses.fields(synthetic.World)}
+    for name, value in given.items():
+        where = f"{request['name']}: `synthetic: {{{name}: {value!r}}}`"
+        if name not in known:
+            raise ConfigError(f"{where} is unknown; the world takes {', '.join(known)}")
+        kinds = {"str": str, "int": int, "float": int | float}[str(known[name])]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ConfigError(f"{where} must be of type {known[name]}")
+    return synthetic.World(**given)
+
+
 def _open_synthetic(request: Request) -> Source:
-    world = synthetic.World(**request["synthetic"])
+    world = _world(request)
     facets, variable = request["facets"], request["variable_id"]
     if "source_id" in facets:
         model, experiment, member = (facets[k] for k in ("source_id", "experiment_id", "member_id"))
@@ -226,12 +240,23 @@ def _open_dataset(path: str, request: Request) -> xr.Dataset:
             else:
                 ds = xr.open_dataset(path, decode_times=False, engine="netcdf4")
     except Exception as error:
+        if "://" in path and _is_unreachable(error):
+            raise TransientError(
+                f"{request['name']}: {path} cannot be reached ({type(error).__name__}: {error}); "
+                "check the network and the host's name, then run again"
+            ) from error
         kind = "a consolidated Zarr store" if _is_zarr(path, request) else "a netCDF file"
         raise SourceError(
             f"{request['name']}: {path} cannot be opened as {kind} "
             f"({type(error).__name__}: {error}); check the file, or set `format`"
         ) from error
     return ds.cf.guess_coord_axis()
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    import aiohttp
+
+    return isinstance(error, ConnectionError | TimeoutError | aiohttp.ClientConnectionError)
 
 
 def _variable(ds: xr.Dataset, request: Request) -> xr.DataArray:
@@ -276,7 +301,7 @@ def _coordinate(values: xr.DataArray, key: str, where: str) -> xr.DataArray:
 def _horizontal(values: xr.DataArray, axis: str, where: str) -> xr.DataArray:
     found = _coordinate(values, axis, where)
     steps = np.diff(found.values.astype(np.float64))
-    if axis == "longitude":
+    if axis == "longitude" and np.any(steps <= 0):  # one step may cross the seam of 360 degrees
         steps = (steps + 180.0) % 360.0 - 180.0
     if not (np.all(steps > 0) or np.all(steps < 0)):
         raise SourceError(f"{where}: {axis} is not strictly monotonic")
@@ -301,7 +326,10 @@ def _days(values: xr.DataArray, ds: xr.Dataset, where: str) -> calendars.Days:
         )
     if time.size == 0:
         raise SourceError(f"{where}: the time axis is empty")
-    return calendars.Days.from_cf(time.values, units, calendar)
+    try:
+        return calendars.Days.from_cf(time.values, units, calendar)
+    except SourceError as error:
+        raise SourceError(f"{where}: {error}") from error
 
 
 # --------------------------------------------------------------------------------------
@@ -324,7 +352,7 @@ def content(request: Request) -> str:
 
 def _substance(request: Request) -> dict[str, Any]:
     if request.get("synthetic") is not None:
-        world = synthetic.World(**request["synthetic"])
+        world = _world(request)
         return {
             "synthetic": vars(world),
             "generator": synthetic.VERSION,

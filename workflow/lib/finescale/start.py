@@ -55,18 +55,25 @@ def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> 
     FinescaleError
         The configuration or a source is wrong.
     """
-    config = load({k: v for k, v in mapping.items() if k != "lock"}, where=str(configfile))
-    config = config.model_copy(update={"stores": _root(config.stores, str(configfile))})
+    config = configure({k: v for k, v in mapping.items() if k != "lock"}, configfile)
     path = resolve.lock_path(configfile)
     lock = resolve.resolve(config, path) if look_up else resolve.read(path)
     return Run(config, lock, plan.build(config, lock))
 
 
-def _root(stores: str, where: str) -> str:
-    """Return the root of stores with the environment's variables put in."""
-    root = os.path.expanduser(os.path.expandvars(stores)).rstrip("/")
+def configure(mapping: dict[str, Any], configfile: Path) -> Config:
+    """Return the configuration with the environment's variables put into its root of stores.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is wrong, or a variable is not set.
+    """
+    config = load(mapping, where=str(configfile))
+    root = os.path.expanduser(os.path.expandvars(config.stores)).rstrip("/")
     if "$" in root or not root:
         raise ConfigError(
-            f"{where}: `stores` is {stores!r}, which names an environment variable that is not set"
+            f"{configfile}: stores: {config.stores!r} is empty or names an environment variable "
+            "that is not set; give a folder or a URL"
         )
-    return root
+    return config.model_copy(update={"stores": root})

@@ -14,6 +14,7 @@ Local folders and URLs (gs://, s3://, memory://) go the same way through fsspec.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ import os
 import platform
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,7 +39,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from finescale import __version__, identity
-from finescale.errors import ContractError, StoreError
+from finescale.errors import ContractError, StoreError, TransientError
 
 numcodecs.blosc.use_threads = False  # otherwise the same data encode to different bytes
 # A chunk that equals its fill value is written too; as an argument this is lost on reopening.
@@ -215,9 +217,18 @@ class Writer:
         Raises
         ------
         ContractError
-            Wrong shape or dtype, values out of range, NaN where none may be or the reverse.
+            Not whole chunks, wrong shape or dtype, values out of range, NaN where none may be or
+            the reverse.
         """
         array = self.arrays[name]
+        if not all(
+            s.start % c == 0 and (s.stop == n or (s.stop < n and s.stop % c == 0))
+            for s, c, n in zip(region, array.chunks, array.shape, strict=True)
+        ):
+            raise ContractError(
+                f"{self.url}: `{name}` region {_extent(region)} must be whole chunks of "
+                f"{array.chunks} in {array.shape}; blocks follow the chunks of their store"
+            )
         shape = tuple(s.stop - s.start for s in region)
         if values.shape != shape or values.dtype != np.dtype(array.dtype):
             raise ContractError(
@@ -260,15 +271,13 @@ class Writer:
         return records
 
     def _statistics(self, name: str, array: Array, outer: Region, chunk: NDArray[Any]) -> list[Any]:
-        trailing = chunk.shape[1:] if chunk.ndim > 1 else chunk.shape
-        rows = 1 if chunk.ndim < 2 else chunk.shape[0]
-        expected = np.ones(int(np.prod(trailing)), dtype=np.bool_)
+        expected = np.ones(chunk.shape[-1] if chunk.ndim else 1, dtype=np.bool_)
         contract = array.contract
         if contract.nan == "mask":
             if self.mask is None:
                 raise ContractError(f"{self.url}: `{name}` needs a mask and its stage gave none")
             expected = np.ascontiguousarray(self.mask[outer[-2:]]).reshape(-1)
-        flat = np.ascontiguousarray(chunk).reshape(rows, -1)
+        flat = np.ascontiguousarray(chunk).reshape(-1, expected.size)
         count, n_nan, low, high, total, missing, surplus = _chunk_statistics(flat, expected)
         where = f"{self.url}: `{name}` {_extent(outer)}"
         if contract.nan != "allowed" and missing:
@@ -300,9 +309,10 @@ class Writer:
         """
         fs, root = fsspec.core.url_to_fs(self.url)
         fs.invalidate_cache()
-        entries = sorted(
+        entries = [
             entry for path in fs.find(root + ".journal") for entry in json.loads(fs.cat_file(path))
-        )
+        ]
+        entries.sort(key=lambda entry: entry[0])
         _audit(self.url, self.arrays, entries, _listing(self.url))
         manifest = identity.canonical(
             {
@@ -365,9 +375,11 @@ def _audit(
 ) -> None:
     expected = expected_keys(arrays)
     journalled = {entry[0]: entry[1] for entry in entries}
+    times = Counter(entry[0] for entry in entries)
     metadata = {".zgroup", ".zattrs"} | {f"{n}/{f}" for n in arrays for f in (".zarray", ".zattrs")}
     wrong = [f"{k}: missing" for k in sorted(expected - listing.keys())]
     wrong += [f"{k}: not journalled" for k in sorted(expected - journalled.keys())]
+    wrong += [f"{k}: written {n} times" for k, n in sorted(times.items()) if n > 1]
     wrong += [f"{k}: unexpected object" for k in sorted(listing.keys() - expected - metadata)]
     wrong += [
         f"{k}: {listing[k]} bytes, wrote {size}"
@@ -475,3 +487,74 @@ def open_store(url: str) -> Store:
     store = Store(url.rstrip("/").removesuffix("/" + SENTINEL))
     store.group  # noqa: B018  opens, so that an uncommitted store is refused here
     return store
+
+
+# --------------------------------------------------------------------------------------
+# Listing
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a committed store says of itself, without a look at its chunks."""
+
+    url: str
+    stage: str
+    identity: str
+    facets: dict[str, str]
+    recipe: dict[str, Any]
+    size: int
+    committed: str
+
+
+def exists(root: str) -> bool:
+    """Tell whether a root of stores is there."""
+    fs, base = fsspec.core.url_to_fs(root)
+    return bool(fs.exists(base))
+
+
+def list_stores(root: str) -> list[str]:
+    """Return the sentinels of the committed stores below a root, relative to it, sorted.
+
+    Raises
+    ------
+    TransientError
+        The root cannot be reached.
+    """
+    try:
+        fs, base = fsspec.core.url_to_fs(root)
+        fs.invalidate_cache()
+        found = fs.glob(f"{glob.escape(base.rstrip('/'))}/*/*.zarr/{SENTINEL}")
+    except Exception as error:
+        raise TransientError(
+            f"{root}: the root of stores cannot be reached ({type(error).__name__}: {error}); "
+            "check its address, the network and your credentials"
+        ) from error
+    return sorted("/".join(path.split("/")[-3:]) for path in found)
+
+
+def describe(url: str) -> Description:
+    """Return what a committed store says of itself.
+
+    Raises
+    ------
+    StoreError
+        It is not committed, or its manifest is gone.
+    """
+    url = open_store(url).url
+    fs, root = fsspec.core.url_to_fs(url)
+    try:
+        read = [json.loads(fs.cat_file(f"{root}/{name}")) for name in (MANIFEST, PROVENANCE)]
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{url} has lost its {error}; delete the store and run the workflow again"
+        ) from error
+    manifest, provenance = read
+    return Description(
+        url=url,
+        stage=manifest["recipe"]["stage"],
+        identity=manifest["identity"],
+        facets=manifest["recipe"]["facets"],
+        recipe=manifest["recipe"],
+        size=sum(chunk[1] for chunk in manifest["chunks"]),
+        committed=provenance["committed"],
+    )
