@@ -283,7 +283,7 @@ MUTANTS = (
     Mutant(
         harmonics_of_one_season,
         oracles.a_perfect_model_of_one_season_is_returned,
-        "mean of each month",
+        "must lie within 150..400 K",
     ),
     Mutant(refused_360_day, oracles.a_model_of_360_days_keeps_the_seasons, "not supported"),
     Mutant(

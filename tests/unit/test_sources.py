@@ -158,7 +158,7 @@ def test_everyday_units_are_converted(
 def test_packed_values_are_unpacked(
     small_world: World, standardise: Standardise, tmp_path: Path
 ) -> None:
-    """In float32 the offset of a packed file would cost a step of 3e-5 K; read as float64."""
+    """Within half a step; the other half of the assertion says that the file was packed at all."""
     for variable_id, step in (("tas", 0.01), ("pr", 0.1 * MM_PER_DAY)):
         ds = winter(small_world, variable_id, everyday_units=True, packed=True)
         path = synthetic.write(ds, tmp_path / f"{variable_id}.nc")

@@ -269,17 +269,10 @@ def write_summary(
     parts = [
         f"<h1>{html.escape(name)}</h1>",
         f"<p>{len(products)} committed products; {len(gates)} gates, {len(shut)} shut.</p>",
-        "<h2>Scores</h2>",
     ]
-    for variable_id in dict.fromkeys(row["variable_id"] for row in rows):
-        variable = VARIABLES[variable_id]
-        chosen = [
-            {k: v for k, v in row.items() if k not in ("variable_id", "units") and v != ""}
-            for row in rows
-            if row["variable_id"] == variable_id
-        ]
-        title = f"{variable_id}: {variable.long_name} [{variable.units}]"
-        parts += [f"<h3>{html.escape(title)}</h3>", figures.score_table_html(chosen)]
+    for heading, needed in (("Scores", "n_days"), ("Change from historical", "change")):
+        chosen = [row for row in rows if row.get(needed, "") != ""]
+        parts += [f"<h2>{heading}</h2>"] * bool(chosen) + _tables(chosen, needed)
     parts.append("<h2>Figures</h2>")
     parts += [_embedded(picture) for picture in pictures]
     parts.append("<h2>Products</h2><ul>")
@@ -289,6 +282,34 @@ def write_summary(
         work.files["summary"],
         PAGE.format(title=html.escape(name), body="\n".join(parts), css=figures.TABLE_CSS),
     )
+
+
+def _tables(rows: list[dict[str, Any]], needed: str) -> list[str]:
+    """Return a table for each variable, in units people read, without what all rows share."""
+    parts = []
+    told = [f for f in FACETS[1:] if f == "method" or len({row[f] for row in rows}) > 1]
+    values = ["change"] if needed == "change" else list(scores.CELL_SCORES)
+    for variable_id in dict.fromkeys(row["variable_id"] for row in rows):
+        units, factor = ("mm day-1", 86400.0) if variable_id == "pr" else ("K", 1.0)
+        shown = [
+            {
+                k: v * factor if k in scores.CELL_SCORES and _has_units(k) else v
+                for k, v in row.items()
+                if v != "" and (k in told or k in values)
+            }
+            for row in rows
+            if row["variable_id"] == variable_id
+        ]
+        title = f"{variable_id}: {VARIABLES[variable_id].long_name} [{units}]"
+        if needed == "change" and VARIABLES[variable_id].kind == "*":
+            title = f"{variable_id}: {VARIABLES[variable_id].long_name} [1, relative]"
+        table = figures.score_table_html(shown)
+        parts.append(f'<h3>{html.escape(title)}</h3><div class="wide">{table}</div>')
+    return parts
+
+
+def _has_units(score: str) -> bool:
+    return scores.CELL_SCORES[score].units == "same"
 
 
 PAGE = """<!doctype html>

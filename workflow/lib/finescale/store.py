@@ -287,16 +287,14 @@ class Writer:
             )
         if contract.nan == "mask" and surplus:
             raise ContractError(f"{where} has {surplus} values where the mask expects NaN")
-        if count > n_nan and not (
-            contract.valid_range[0] <= low and high <= contract.valid_range[1]
-        ):
-            raise ContractError(
-                f"{where} must lie within {contract.valid_range[0]:g}..{contract.valid_range[1]:g} "
-                f"{array.attributes.get('units', '')}, found {low:g}..{high:g}; "
-                "check the units of the sources"
-            )
         if count == n_nan:
             return [count, n_nan, None, None, None]
+        least, most = contract.valid_range
+        if not (least <= low and high <= most and np.isfinite(low) and np.isfinite(high)):
+            raise ContractError(
+                f"{where} must lie within {least:g}..{most:g} {array.attributes.get('units', '')}, "
+                f"found {low:g}..{high:g}; check the units of the sources"
+            )
         return [count, n_nan, float(low), float(high), float(total)]
 
     def commit(self) -> None:
