@@ -127,7 +127,7 @@ def test_perfect_model_leaves_only_the_error_of_the_spatial_step(product: Open) 
     """1.00 K where a coarse value is within reach, docs/decisions/0003.
 
     The Algerian coast has none: its eight cells are `filled`, and no linear map of all coarse
-    cells brings them below 2.4 K.
+    cells brings them below 2.5 K.
     """
     ds = product(method="bcsd", source_id="EOBS-PM", variable_id="tasmax")
     made, truth = scored(ds, "tasmax"), observed("tasmax")

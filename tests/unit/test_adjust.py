@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import calendar as months
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from finescale.adjust import QuantileMapping, Series
 from finescale.calendars import Days
 from finescale.errors import ContractError, SourceError, StoreError
 from finescale.fields import Field
+from finescale.grids import Grid
 from finescale.store import open_store
 from finescale.variables import MM_PER_DAY
 
@@ -61,7 +64,7 @@ def weibull_shape(values: Values) -> float:
     return brentq(lambda k: gamma(1 + 2 / k) / gamma(1 + 1 / k) ** 2 - 1 - variance, 0.1, 50)
 
 
-def plain_map(ref: Values, hist: Values, x: float, *, is_rain: bool, wet: float) -> float:
+def plain_map(ref: Values, hist: Values, x: float, *, is_ratio: bool, wet: float) -> float:
     """Return the mapped value of one day from the training values of its window."""
     ref, hist = np.sort(ref), np.sort(hist)
     n, m = len(hist), len(ref)
@@ -69,44 +72,50 @@ def plain_map(ref: Values, hist: Values, x: float, *, is_rain: bool, wet: float)
     y = float(np.interp(tau, np.arange(1, m + 1) / (m + 1), ref))
     if hist[0] <= x <= hist[-1]:
         return y
-    fitted_ref, fitted_hist = (v[v > wet] if is_rain else v for v in (ref, hist))
-    if is_rain and x < hist[0]:
-        k_ref, k_hist = weibull_shape(fitted_ref), weibull_shape(fitted_hist)
-        return y * (x / hist[0]) ** (k_hist / k_ref)
+    fitted_ref, fitted_hist = (v[v > wet] if is_ratio else v for v in (ref, hist))
+    if is_ratio and x < hist[0]:
+        return y * (x / hist[0]) ** (weibull_shape(fitted_hist) / weibull_shape(fitted_ref))
     return y + fitted_ref.std() / fitted_hist.std() * (x - (hist[0] if x < hist[0] else hist[-1]))
 
 
-def plain_step(ref: pd.Series, sim: pd.Series, *, noise: tuple[Values, Values] | None) -> Values:
-    """Return `sim` adjusted; `noise` (of ref and of sim) makes it rain."""
-    is_rain = noise is not None
-    wet = 0.05 * MM_PER_DAY
-    train = np.array([TRAIN[0] <= d.year <= TRAIN[1] for d in sim.index])
-    ref_train = np.array([TRAIN[0] <= d.year <= TRAIN[1] for d in ref.index])
-    hist, back = sim[train], np.zeros(len(sim))
-    trained = ref[ref_train]
-    if noise is None:
-        trained = trained - plain_trend(trained, np.ones(len(trained), bool))
-        hist = hist - plain_trend(hist, np.ones(len(hist), bool))
+def plain_step(ref: pd.Series, sim: pd.Series, variable_id: str, noise: list[Values]) -> Values:
+    """Return `sim` adjusted; `noise` of ref and of sim is for dry days."""
+    wet = 0.05 * MM_PER_DAY if variable_id == "pr" else 0.0
+    ref_train, train = ((s.index.year >= TRAIN[0]) & (s.index.year <= TRAIN[1]) for s in (ref, sim))
+    back = np.zeros(len(sim))
+    if variable_id == "pr":
+        ref, sim = (s.where(s >= wet, wet * u) for s, u in zip((ref, sim), noise, strict=True))
+    trained, hist = ref[ref_train], sim[train]
+    if variable_id == "tas":
+        trained, hist = (s - plain_trend(s, np.ones(len(s), bool)) for s in (trained, hist))
         back = plain_trend(sim, train)
-        sim = sim - back
-    else:
-        trained = trained.where(trained >= wet, wet * noise[0][ref_train])
-        sim = sim.where(sim >= wet, wet * noise[1])
-        hist = sim[train]
     days = [day_of_leap_year(s.index) for s in (trained, hist, sim)]
     out = np.empty(len(sim))
-    for t, x in enumerate(sim.to_numpy()):
+    for t, x in enumerate(sim.to_numpy() - back):
         near = [np.abs((d - days[2][t] + 183) % 366 - 183) <= 15 for d in days[:2]]
         windows = [s.to_numpy()[chosen] for s, chosen in zip((trained, hist), near, strict=True)]
-        out[t] = plain_map(*windows, x, is_rain=is_rain, wet=wet) + back[t]
-    return np.where(out < wet, 0.0, out) if is_rain else out
+        out[t] = plain_map(*windows, x, is_ratio=variable_id != "tas", wet=wet)
+    return np.where(out < wet, 0.0, out) if variable_id == "pr" else out + back
 
 
 def index_of(days: Days) -> Any:
     return pd.DatetimeIndex([pd.Timestamp(days.isoformat(i)) for i in range(len(days))])
 
 
-@pytest.mark.parametrize("variable_id", ["tas", "pr"])
+def diurnal_range(days: Days, grid: Grid, *, seed: int = 1) -> Values:
+    rng = np.random.default_rng(seed)
+    season = np.cos(2 * np.pi * days.ordinal / 365.25)[:, None, None]
+    return rng.gamma(3.0, 2.0, (len(days), *grid.shape)) * (1 - 0.3 * season) + 0.5
+
+
+MAKE: dict[str, Callable[..., Values]] = {
+    "tas": partial(oracles.temperature, warming=3.0),
+    "pr": oracles.rain,
+    "dtr": diurnal_range,
+}
+
+
+@pytest.mark.parametrize("variable_id", MAKE)
 def test_the_step_equals_a_plain_implementation(variable_id: str) -> None:
     """Trend, windows, mapping, tails, noise and putting back, all at once, on one cell.
 
@@ -115,22 +124,19 @@ def test_the_step_equals_a_plain_implementation(variable_id: str) -> None:
     """
     _, grid = grids()
     days, longer = oracles.decade("standard", 1989, 2000), oracles.decade("standard", 1991, 2003)
-    make = oracles.rain if variable_id == "pr" else oracles.temperature
-    options: dict[str, Any] = {} if variable_id == "pr" else {"warming": 3.0}
-    truth = make(days, grid, **options)[:, :1, 0]
-    model = 1.3 * make(longer, grid, seed=4, **options)[:, :1, 0]
-    model[-40:] *= 1.4  # beyond the training range
+    truth = MAKE[variable_id](days, grid)[:, :1, 0]
+    model = 1.3 * MAKE[variable_id](longer, grid, seed=4)[:, :1, 0]
+    model[-80:-40] *= 1.4  # beyond the training range, on both sides
+    model[-40:] *= 0.1
     place = {"lat": np.array([41.0]), "lon": np.array([-5.0])}
     sides = [
         Series(values, axis, (axis.year >= TRAIN[0]) & (axis.year <= TRAIN[1]))
         for values, axis in ((truth, days), (model, longer))
     ]
     made = adjust.adjust_series(*sides, TODAY, variable_id=variable_id, **place)[:, 0]
-    noise = tuple(jitter.uniform(3, "pr", *place.values(), s.days)[:, 0] for s in sides)
-    wanted = plain_step(
-        *(pd.Series(s.values[:, 0], index_of(s.days)) for s in sides),
-        noise=noise if variable_id == "pr" else None,
-    )
+    series = [pd.Series(side.values[:, 0], index_of(side.days)) for side in sides]
+    noise = [jitter.uniform(3, "pr", *place.values(), side.days)[:, 0] for side in sides]
+    wanted = plain_step(*series, variable_id, noise)
     scale = MM_PER_DAY if variable_id == "pr" else 1.0
     oracles.close(made / scale, wanted / scale, 1e-6, "adjusted")
 

@@ -186,9 +186,9 @@ def around(coarse: domains.GridLists, lat: Any, lon: Any) -> Grid:
 
 def test_coarse_centres_enclose_the_fine_ones() -> None:
     """Without one on every side bilinear interpolation would have to extrapolate."""
-    grid = around(GLOBE, cells(31, 44, 1), cells(-9, 21, 1))
-    assert grid.lat.tolist() == [25.0, 35.0, 45.0]
-    assert grid.lon.tolist() == [-15.0, -5.0, 5.0, 15.0, 25.0]
+    grid = around(GLOBE, cells(36, 44, 1), cells(-4, 24, 1))
+    assert grid.lat.tolist() == [25.0, 35.0, 45.0, 55.0]
+    assert grid.lon.tolist() == [-15.0, -5.0, 5.0, 15.0, 25.0, 35.0]
 
 
 @given(
@@ -202,7 +202,7 @@ def test_any_region_is_enclosed_in_its_own_convention(
     grid = around(lists(GLOBE["lat"], lon), lat, east)
     assert grid.lat[0] <= lat[0] and (grid.lat[-1] >= lat[-1] or grid.lat[-1] == 85.0)
     assert grid.lon[0] <= east[0] and grid.lon[-1] >= east[-1]
-    assert len(grid.lon) <= 2 * size / 10 + 3, "more columns than the interpolation reads"
+    assert len(grid.lon) <= 2 * size / 10 + 5, "more columns than a margin of two"
 
 
 def test_the_last_row_serves_where_the_coarse_grid_ends_early() -> None:

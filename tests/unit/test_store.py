@@ -339,7 +339,6 @@ def test_a_crash_between_any_two_writes_leaves_nothing_that_can_be_read(
             break
     assert n - 1 == 12 + 12 + 4, "a write of each chunk and its record, and the steps of a commit"
     assert objects(url) == whole
-    assert Writer(url, HEADER, declared()).journal not in {*objects(url + ".journal")}
 
 
 def test_a_crash_within_the_last_step_leaves_nothing_that_can_be_read(
@@ -363,9 +362,9 @@ def test_a_crash_within_the_last_step_leaves_nothing_that_can_be_read(
 
 def test_what_lay_there_before_is_cleared(url: str) -> None:
     fs, root = fsspec.core.url_to_fs(url)
-    made(url, field((9, 9, 9)), declared((9, 9, 9), (1, 1, 1)))
-    fs.pipe_file(f"{root}/tas/junk", b"left by a crash")
-    fs.pipe_file(f"{root}.journal/tas.9-9-9.json", b"[]")
+    made(url, field((3, 3, 3)), declared((3, 3, 3), (1, 1, 1)))
+    put(f"{root}/tas/junk", b"left by a crash", fs)
+    put(f"{root}.journal/tas.9-9-9.json", b"[]", fs)
     Writer(url, HEADER, declared()).create({})
     assert set(objects(url)) == {".zgroup", ".zattrs", "tas/.zarray", "tas/.zattrs"}
     assert not fs.exists(root + ".journal")
@@ -383,6 +382,11 @@ def test_the_journal_goes_with_the_commit(url: str) -> None:
 # A commit refuses what is not whole
 
 
+def put(path: str, data: bytes, fs: Any) -> None:
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    fs.pipe_file(path, data)
+
+
 def take_away(url: str, key: str) -> None:
     fs, root = fsspec.core.url_to_fs(url)
     fs.rm(f"{root}/{key}")
@@ -395,7 +399,7 @@ def cut(url: str, key: str) -> None:
 
 def add(url: str, key: str) -> None:
     fs, root = fsspec.core.url_to_fs(url)
-    fs.pipe_file(f"{root}/{key}", b"foreign")
+    put(f"{root}/{key}", b"foreign", fs)
 
 
 def forget(url: str, key: str) -> None:
@@ -458,6 +462,7 @@ def block(**at: float) -> NDArray[np.float32]:
 NEVER = {"valid_range": (150.0, 350.0), "nan": "never"}
 MASKED = {**NEVER, "nan": "mask"}
 WHERE = "`tas` [0:2, 0:2, 0:3]"
+BLOCK = "`tas` region [0:2, 0:2, 0:3]"
 
 
 @pytest.mark.parametrize(
@@ -511,21 +516,21 @@ WHERE = "`tas` [0:2, 0:2, 0:3]"
             NEVER,
             FIRST,
             block()[:1],
-            f"{WHERE} must be (2, 2, 3) <f4, found (1, 2, 3) float32",
+            f"{BLOCK} must be (2, 2, 3) <f4, found (1, 2, 3) float32",
             id="another shape",
         ),
         pytest.param(
             NEVER,
             FIRST,
             block().astype(np.float64),
-            f"{WHERE} must be (2, 2, 3) <f4, found (2, 2, 3) float64",
+            f"{BLOCK} must be (2, 2, 3) <f4, found (2, 2, 3) float64",
             id="another type",
         ),
         pytest.param(
             NEVER,
             (slice(0, 2), slice(0, 2), slice(0, 2)),
             block()[:, :, :2],
-            "`tas` [0:2, 0:2, 0:2] must be whole chunks of (2, 2, 3) in (5, 4, 6); "
+            "`tas` region [0:2, 0:2, 0:2] must be whole chunks of (2, 2, 3) in (5, 4, 6); "
             "blocks follow the chunks of their store",
             id="half a chunk",
         ),
@@ -533,7 +538,7 @@ WHERE = "`tas` [0:2, 0:2, 0:3]"
             NEVER,
             (slice(1, 3), slice(0, 2), slice(0, 3)),
             block(),
-            "`tas` [1:3, 0:2, 0:3] must be whole chunks of (2, 2, 3) in (5, 4, 6); "
+            "`tas` region [1:3, 0:2, 0:3] must be whole chunks of (2, 2, 3) in (5, 4, 6); "
             "blocks follow the chunks of their store",
             id="between two chunks",
         ),
@@ -541,7 +546,7 @@ WHERE = "`tas` [0:2, 0:2, 0:3]"
             NEVER,
             (slice(4, 6), slice(0, 2), slice(0, 3)),
             block(),
-            "`tas` [4:6, 0:2, 0:3] must be whole chunks of (2, 2, 3) in (5, 4, 6); "
+            "`tas` region [4:6, 0:2, 0:3] must be whole chunks of (2, 2, 3) in (5, 4, 6); "
             "blocks follow the chunks of their store",
             id="beyond the end",
         ),

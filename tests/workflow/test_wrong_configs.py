@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import subprocess
@@ -15,57 +14,14 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from configs import GONE, RIGHT, WORLD, changed
 
-from finescale import config, scores, start, synthetic
-from finescale.calendars import CALENDARS, Days
+from finescale import start, synthetic
+from finescale.calendars import Days
 from finescale.errors import FinescaleError
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = (ROOT / "config" / "config.yaml").read_text()
-WORLD = {"n_lat": 12, "n_lon": 16, "ratio": 4}
-GONE = object()
-"""Takes a key away."""
-VARIABLES = ["tasmax", "tasmin", "pr"]
-RIGHT = {
-    "name": "small",
-    "stores": "stores",
-    "domains": {"island": {}},
-    "periods": {"train": [2000, 2014]},
-    "references": {"OBS": {"synthetic": WORLD, "variables": VARIABLES}},
-    "simulations": [
-        {
-            "source_id": "FS-A",
-            "experiment_id": ["historical", "ssp245"],
-            "synthetic": WORLD,
-            "variables": VARIABLES,
-        }
-    ],
-    "products": [
-        {
-            "domain": "island",
-            "reference": "OBS",
-            "train": "train",
-            "source_id": "FS-A",
-            "variable_id": "tasmax",
-            "method": "bcsd",
-        }
-    ],
-}
-
-
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the right configuration with the values at some places changed."""
-    mapping: Any = copy.deepcopy(RIGHT)
-    for place, value in changes.items():
-        *parents, last = (int(p) if p.isdecimal() else p for p in place.split("/"))
-        section = mapping
-        for part in parents:
-            section = section.setdefault(part, {}) if isinstance(section, dict) else section[part]
-        if value is GONE:
-            del section[last]
-        else:
-            section[last] = value
-    return mapping
 
 
 def message(mapping: Any, configfile: Path = Path("config.yaml")) -> str:
@@ -104,8 +60,8 @@ def wrong(name: str, changes: dict[str, Any], expected: str) -> Any:
 FORM = [
     wrong(
         "an unknown section",
-        {"domans": {}},
-        "domans: unknown key; did you mean `domains`?",
+        {"domainz": {}},
+        "domainz: unknown key; did you mean `domains`?",
     ),
     wrong(
         "an unknown key of a domain",
@@ -370,8 +326,8 @@ REFERENCES_BETWEEN_NAMES = [
     ),
     wrong(
         "an unknown domain",
-        {"products/0/domain": "iland"},
-        "products.0.domain: no domain named `iland`; did you mean `island`? (defined: island)",
+        {"products/0/domain": "islands"},
+        "products.0.domain: no domain named `islands`; did you mean `island`? (defined: island)",
     ),
     wrong(
         "an unknown period to train on",
@@ -768,6 +724,13 @@ def test_several_wrong_things_are_told_at_once() -> None:
     )
 
 
+def test_the_page_on_configurations_shows_a_message_as_it_is() -> None:
+    found = message(
+        changed({"products/0/train": GONE, "products/0/trains": "train"}), Path("my.yaml")
+    )
+    assert f"```text\nfinescale: {found}\n```" in (ROOT / "config" / "README.md").read_text()
+
+
 # --------------------------------------------------------------------------------------
 # Through Snakemake
 
@@ -840,12 +803,3 @@ def test_nothing_of_the_quickstart_gets_into_another_configuration(tmp_path: Pat
     for name in ("FS-OBS", "FS-B", "ssp585", "tasmin"):
         assert name in QUICKSTART
         assert name not in run.stdout + run.stderr
-
-
-# --------------------------------------------------------------------------------------
-# Names that the configuration repeats, so that it need not import numpy
-
-
-def test_the_configuration_knows_the_gates_and_calendars_of_the_library() -> None:
-    assert config.Gate.__args__ == scores.GATES
-    assert set(config.Calendar.__args__) == set(CALENDARS)

@@ -166,7 +166,11 @@ def list_committed(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[str
     rows += [
         (d.stage, _size(d.size), _age(d.committed), d.identity[:16], _facets(d.url)) for d in found
     ]
-    lines = [*_table(rows), "", f"{len(found)} stores, {_size(sum(d.size for d in found))}: {root}"]
+    lines = [
+        *_table(rows),
+        "",
+        f"{len(found)} committed, {_size(sum(d.size for d in found))}: {root}",
+    ]
     entries = [{key: v for key, v in vars(d).items() if key != "recipe"} for d in found]
     return {"stores": root, "entries": entries}, lines
 

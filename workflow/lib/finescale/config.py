@@ -118,7 +118,8 @@ Interval = Annotated[
 
 
 def _as_season(value: Any) -> Any:
-    if isinstance(value, str) and (len(value) < 2 or value not in "JFMAMJJASONDJFMAMJJASON"):
+    initials = 2 * "JFMAMJJASOND"
+    if isinstance(value, str) and sum(initials.startswith(value, i) for i in range(12)) != 1:
         raise ValueError(f"expected the initials of consecutive months (DJF), found {value!r}")
     return value
 
@@ -565,7 +566,11 @@ def parse(path: Path) -> dict[str, Any]:
             "give its path with --configfile"
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML; {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise ConfigError(
+            f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}"
+        ) from error
     if not isinstance(mapping, dict):
         raise ConfigError(
             f"{path}: a configuration is a mapping (key: value) with `name`, `domains`, ... at its "

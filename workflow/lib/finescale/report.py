@@ -188,7 +188,7 @@ def _present(
     cycles = [
         cycle(facets["reference"], truth, "reference"),
         cycle(RAW, present[0].read("cycle_raw"), "raw"),
-        *(cycle(_method(e), e.read("cycle"), "product") for e in present),
+        *(cycle(_method(e), e.read("cycle"), "product") for e in present if _method(e) != RAW),
     ]
     tile = _fullest_tile(reference, ~np.isnan(truth[0]))
     samples = [
@@ -246,8 +246,8 @@ def _change(future: list[Store]) -> Any:
         ]
     return figures.map_panels(
         panels,
-        title=f"{variable.long_name}: {facets['source_id']}, change from historical",
-        note="mean of the changes of twelve calendar months",
+        title=f"{facets['variable_id']}: change in {facets['source_id']}",
+        note=f"{variable.long_name}; from historical; mean over the calendar months",
         columns=2,
     )
 

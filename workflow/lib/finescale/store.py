@@ -540,13 +540,15 @@ def describe(url: str) -> Description:
     """
     url = open_store(url).url
     fs, root = fsspec.core.url_to_fs(url)
-    try:
-        read = [json.loads(fs.cat_file(f"{root}/{name}")) for name in (MANIFEST, PROVENANCE)]
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{url} has lost its {error}; delete the store and run the workflow again"
-        ) from error
-    manifest, provenance = read
+    read = {}
+    for name in (MANIFEST, PROVENANCE):
+        try:
+            read[name] = json.loads(fs.cat_file(f"{root}/{name}"))
+        except (FileNotFoundError, ValueError) as error:
+            raise StoreError(
+                f"{url} has no readable {name}; delete the store and run the workflow again"
+            ) from error
+    manifest = read[MANIFEST]
     return Description(
         url=url,
         stage=manifest["recipe"]["stage"],
@@ -554,5 +556,5 @@ def describe(url: str) -> Description:
         facets=manifest["recipe"]["facets"],
         recipe=manifest["recipe"],
         size=sum(chunk[1] for chunk in manifest["chunks"]),
-        committed=provenance["committed"],
+        committed=read[PROVENANCE]["committed"],
     )
