@@ -64,9 +64,10 @@ class Chain:
         *,
         layout: fields.Layout = "full_time",
         season: str | None = None,
+        **facets: str,
     ) -> Store:
         """Return a committed daily field of these values (time, lat, lon)."""
-        work = self.job(stage, name, variable_id=variable_id)
+        work = self.job(stage, name, variable_id=variable_id, **facets)
         arrays = fields.declare(variable_id, days, grid, layout=layout, nan="allowed")
         writer = work.create(arrays, {"season": season} if season else {})
         every = slice(0, len(days))
@@ -151,5 +152,3 @@ def grids(n_lat: int = 8, n_lon: int = 12, ratio: int = 4) -> tuple[Grid, Grid]:
     lat, lon = 40.25 + 0.5 * np.arange(n_lat), -5.75 + 0.5 * np.arange(n_lon)
     block = [axis.reshape(-1, ratio).mean(axis=1) for axis in (lat, lon)]
     return Grid.from_centres(lat, lon), Grid.from_centres(*block)
-
-

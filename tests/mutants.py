@@ -1,6 +1,6 @@
-"""Published defects of daily BCSD, each switchable: the oracle it names must fail with it.
+"""Defects of daily BCSD, each switchable: the oracle it names must fail with it.
 
-Most are of one implementation that was used for years (CONTRIBUTING.md says why they are kept).
+Published implementations had most of them; the others are the nearest mistakes to make here.
 """
 
 from __future__ import annotations

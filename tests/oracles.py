@@ -426,10 +426,12 @@ def noise_belongs_to_the_date(chain: Chain) -> None:
 # Around the method: domain, identity, stores, means
 
 
+WORLD = {"n_lat": 12, "n_lon": 16, "first_year": 2013, "last_year": 2015, "ratio": 4}
+
+
 def _plan(chain: Chain, **changed: Any) -> tuple[Plan, dict[str, Any]]:
     """Return plan and lock of a small world, of which a box is asked for."""
-    world = {**WORLD, "ratio": 4}
-    data = {"synthetic": world, "variables": ["pr"]}
+    data = {"synthetic": WORLD, "variables": ["pr"]}
     mapping = {
         "name": "box",
         "domains": {"box": {"lat": [36.5, 37.6], "lon": [-33.1, -31.4]}},
@@ -447,9 +449,6 @@ def _plan(chain: Chain, **changed: Any) -> tuple[Plan, dict[str, Any]]:
     return run.plan, run.lock
 
 
-WORLD = {"n_lat": 12, "n_lon": 16, "first_year": 2013, "last_year": 2015}
-
-
 def observations_are_cut_to_the_domain(chain: Chain) -> None:
     """A box that only the GCM heeds gives the whole reference."""
     plan, lock = _plan(chain)
@@ -458,13 +457,13 @@ def observations_are_cut_to_the_domain(chain: Chain) -> None:
                facets=artefact.facets, lock=lock)  # fmt: skip
     reference.run(work, **artefact.parameters)
     made = Field(open_store(work.output))
-    axes = synthetic.reference_grid(synthetic.World(**WORLD, ratio=4))
+    axes = synthetic.reference_grid(synthetic.World(**WORLD))
     rows, columns = (
         (axes.lat >= 36.5) & (axes.lat <= 37.6),
         (axes.lon >= -33.1) & (axes.lon <= -31.4),
     )
     assert made.grid.shape == (rows.sum(), columns.sum()), f"grid of {made.grid.shape}"
-    whole = synthetic.read_reference(synthetic.World(**WORLD, ratio=4), "pr", made.days)
+    whole = synthetic.read_reference(synthetic.World(**WORLD), "pr", made.days)
     assert np.array_equal(made.read(), whole[:, rows][:, :, columns], equal_nan=True)
 
 

@@ -27,9 +27,7 @@ def run(
     season: str | None = None,
     name: str = "a",
 ) -> Store:
-    product = chain.daily(
-        "bcsd", name, "tas", days, GRID, values, layout="tiles", season=season
-    )
+    product = chain.daily("bcsd", name, "tas", days, GRID, values, layout="tiles", season=season)
     work = chain.job("aggregate", f"{name}-{frequency}", variable_id="tas")
     aggregate.run(work, product=product, frequency=frequency, attributes={"title": "t"})
     return chain.keep(work)
@@ -107,9 +105,7 @@ def test_bounds_hold_the_days_and_the_stamp_lies_between(chain: Chain) -> None:
     assert decoded.attrs["title"] == "t"
 
 
-def test_means_do_not_depend_on_the_blocks(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_means_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     days = Days.range("1999-11-05", "2001-02-10", "standard")
     whole = run(chain, days, weather(days), "mon").read("tas")
     monkeypatch.setattr(fields, "TILE", 3)

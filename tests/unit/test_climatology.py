@@ -50,10 +50,7 @@ def cycle(n: int = 366) -> NDArray[np.float64]:
     phase = 2 * np.pi * (np.arange(n)[:, None, None] + 0.5) / n
     place = np.arange(GRID.size).reshape(GRID.shape) / GRID.size
     return (
-        285
-        + 10 * np.cos(phase - place)
-        + 3 * np.sin(2 * phase + place)
-        + 1.5 * np.cos(3 * phase)
+        285 + 10 * np.cos(phase - place) + 3 * np.sin(2 * phase + place) + 1.5 * np.cos(3 * phase)
     )
 
 
@@ -138,9 +135,7 @@ def test_a_season_is_a_window_mean_that_keeps_within_it(chain: Chain) -> None:
     assert made.season == {"season": "DJF"}
 
 
-def test_values_do_not_depend_on_the_blocks(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     days = axis()
     values = cycle()[slots(days)] + np.random.default_rng(1).normal(0, 3, (len(days), *GRID.shape))
     whole = run(chain, days, values)

@@ -15,9 +15,7 @@ from finescale.errors import ConfigError
 from finescale.grids import Grid
 
 
-def lists(
-    lat: Any, lon: Any, *, lat_bnds: Any = None, lon_bnds: Any = None
-) -> domains.GridLists:
+def lists(lat: Any, lon: Any, *, lat_bnds: Any = None, lon_bnds: Any = None) -> domains.GridLists:
     """Return a grid as a lock holds it."""
     arrays = {"lat": lat, "lon": lon, "lat_bnds": lat_bnds, "lon_bnds": lon_bnds}
     return {k: None if v is None else np.asarray(v, float).tolist() for k, v in arrays.items()}
@@ -191,9 +189,7 @@ def test_coarse_centres_enclose_the_fine_ones() -> None:
     assert grid.lon.tolist() == [-15.0, -5.0, 5.0, 15.0, 25.0, 35.0]
 
 
-@given(
-    st.floats(-80, 60), st.floats(-179, 150), st.floats(1, 15), st.sampled_from([0.0, -180.0])
-)
+@given(st.floats(-80, 60), st.floats(-179, 150), st.floats(1, 15), st.sampled_from([0.0, -180.0]))
 def test_any_region_is_enclosed_in_its_own_convention(
     south: float, west: float, size: float, convention: float
 ) -> None:

@@ -155,9 +155,7 @@ def test_a_calendar_by_another_name_is_no_conversion(alias: str, chain: Chain) -
     assert "calendar_converted_from" not in made.store.attributes
 
 
-def test_values_do_not_depend_on_the_blocks(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     land = np.random.default_rng(3).random(FINE.shape) < 0.6
     whole = run(chain, weather(), land=land).read()
     monkeypatch.setattr(fields, "TILE", 5)

@@ -24,7 +24,9 @@ Standardise = Callable[..., Field]
 SPRING = Days.range("2014-03-01", "2014-05-31", "standard")
 
 
-@pytest.mark.parametrize("quirks", [{}, {"descending": True, "east": True}], ids=["plain", "turned"])
+@pytest.mark.parametrize(
+    "quirks", [{}, {"descending": True, "east": True}], ids=["plain", "turned"]
+)
 def test_a_region_equals_the_data_cropped_by_hand(
     quirks: dict[str, Any], small_world: World, standardise: Standardise, tmp_path: Path
 ) -> None:
@@ -81,9 +83,7 @@ def test_slabs_of_any_length_give_the_same_store(
 def test_a_period_outside_the_data_is_refused(
     small_world: World, standardise: Standardise, tmp_path: Path
 ) -> None:
-    path = synthetic.write(
-        synthetic.dataset(small_world, "tas", days=SPRING), tmp_path / "tas.nc"
-    )
+    path = synthetic.write(synthetic.dataset(small_world, "tas", days=SPRING), tmp_path / "tas.nc")
     with pytest.raises(SourceError, match=r"no day of 1990.*the data span 2014-03-01..2014-05-31"):
         standardise(path, period=("1990-01-01", "1999-12-31"))
 

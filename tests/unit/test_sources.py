@@ -30,7 +30,12 @@ GREENWICH = {"lon": (-2.0, 2.0)}
 
 def request(path: object, variable_id: str = "tas", **changed: Any) -> sources.Request:
     facets = {"reference": "obs", "variable_id": variable_id}
-    return {"name": "obs", "variable_id": variable_id, "path": str(path), "facets": facets} | changed
+    return {
+        "name": "obs",
+        "variable_id": variable_id,
+        "path": str(path),
+        "facets": facets,
+    } | changed
 
 
 def winter(world: World, variable_id: str = "tas", **quirks: Any) -> xr.Dataset:
@@ -113,7 +118,10 @@ def test_the_calendar_of_a_model_is_kept(
     found = standardise(synthetic.write(ds, tmp_path / "tas.nc"), stage="simulation")
     truth = synthetic.read_simulation(small_world, "tas", model, "historical", "r1i1p1f1", days)
     assert np.array_equal(found.read(), truth)
-    assert (found.days.calendar, len(found.days)) == (calendar, {"360_day": 9, "noleap": 7}[calendar])
+    assert (found.days.calendar, len(found.days)) == (
+        calendar,
+        {"360_day": 9, "noleap": 7}[calendar],
+    )
 
 
 def test_a_grid_across_greenwich_stays_one_piece_without_a_box(
@@ -394,7 +402,9 @@ def test_a_published_version_stands_for_the_bytes(small_world: World, tmp_path: 
     ids = {}
     for name, ds in {
         "plain": plain,
-        "values": plain.assign(tas=plain.tas + 1).assign(tas=lambda d: d.tas.assign_attrs(plain.tas.attrs)),
+        "values": plain.assign(tas=plain.tas + 1).assign(
+            tas=lambda d: d.tas.assign_attrs(plain.tas.attrs)
+        ),
         "tracking_id": plain.assign(tas=plain.tas.assign_attrs(tracking_id="hdl:21")),
         "grid": plain.isel(lat=slice(1, None)),
     }.items():

@@ -50,7 +50,8 @@ def test_zero_stays_zero_where_units_have_no_offset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "variable_id"), [("Pa", "tas"), ("K", "pr"), ("mm", "pr"), ("m", "tasmin"), ("1", "pr")]
+    ("units", "variable_id"),
+    [("Pa", "tas"), ("K", "pr"), ("mm", "pr"), ("m", "tasmin"), ("1", "pr")],
 )
 def test_units_of_another_dimension_are_refused(units: str, variable_id: str) -> None:
     """A depth of rain without a time is an amount of unknown length, not a flux."""

@@ -57,7 +57,11 @@ CONFIG: dict[str, Any] = {
             **COMMON,
             "source_id": "PERFECT",
             "variable_id": VARIABLES,
-            "exclude": [{"experiment_id": "near", "variable_id": v} for v in ("tasmin", "pr")],
+            "exclude": [  # a job takes its seconds
+                {"experiment_id": "near", "variable_id": "pr"},
+                {"experiment_id": "near", "variable_id": "tasmin"},
+                {"experiment_id": "far", "variable_id": "tasmin"},
+            ],
         }
     ],
 }
@@ -191,22 +195,27 @@ def test_tasmin_is_tasmax_less_the_range(made: Made) -> None:
     close(made.product("tasmin", "historical")[..., INLAND], wanted, 3e-3, "tasmin [K]")
 
 
-@pytest.mark.parametrize("experiment", ["historical", "far"])
-def test_values_are_possible_and_where_the_reference_has_them(made: Made, experiment: str) -> None:
+def test_values_are_possible_and_where_the_reference_has_them(made: Made) -> None:
+    """No day of rain below 0, no night warmer than its day, nothing at sea, all on land."""
     sea = np.zeros(FINE.shape, bool)
     sea[SEA] = True
-    tasmax, tasmin, pr = (made.product(v, experiment) for v in ("tasmax", "tasmin", "pr"))
-    for values in (tasmax, tasmin, pr):
+    products = {
+        (artefact.facets["variable_id"], artefact.facets["experiment_id"]): made.store(artefact)
+        for artefact in made.plan.stage("bcsd")
+    }
+    assert len(products) == 6
+    for (variable_id, _), product in products.items():
+        values = product.read()
         assert np.array_equal(np.isnan(values), np.broadcast_to(sea, values.shape))
+        assert variable_id != "pr" or np.nanmin(values) >= 0
+    tasmin, tasmax = (products[v, "historical"].read() for v in ("tasmin", "tasmax"))
     assert (tasmin <= tasmax)[:, ~sea].all()
-    assert (pr[:, ~sea] >= 0).all()
 
 
 def test_the_change_of_the_model_is_the_change_of_the_product(made: Made) -> None:
     """Distributions of each period on its own give 0 K and a factor of 1."""
-    for variable_id in ("tasmax", "tasmin"):
-        past, future = (made.product(variable_id, e) for e in ("historical", "far"))
-        close(np.nanmean(future - past), 3.0, 0.05, f"{variable_id} [K]")
+    past, future = (made.product("tasmax", e) for e in ("historical", "far"))
+    close(np.nanmean(future - past), 3.0, 0.05, "tasmax [K]")
     past, future = (made.product("pr", e) for e in ("historical", "far"))
     close(np.nanmean(future) / np.nanmean(past), 1.5, 0.015, "pr (ratio)")
 

@@ -88,7 +88,8 @@ def run(
     arrays["filled"] = fields.flag(
         interpolation.filled & mask, "coarse value taken from beyond one coarse cell", "near filled"
     )
-    converted = {} if calendar is None else {"calendar_converted_from": coarse.days.calendar}
+    own = coarse.days.calendar
+    converted = {} if days.calendar == own else {"calendar_converted_from": own}
     writer = work.create(arrays, {**attributes, **coarse.season, **converted}, mask=mask)
     chunks = arrays[variable_id].chunks
 

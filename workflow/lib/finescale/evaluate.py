@@ -232,17 +232,19 @@ def _pairs(
 
 
 def expected_days(opened: Field, period: tuple[str, str]) -> int:
-    """Return how many days a product of a period must have, by its calendar and season."""
-    whole = Days.range(*_clip(period, opened.days.calendar), opened.days.calendar)
+    """Return how many days a product of a period must have, by its calendar and season.
+
+    Of a seasonal product whole seasons may be missing, days of a season may not.
+    """
+    own = opened.days.calendar
+    source = opened.store.attributes.get("calendar_converted_from", own)
+    end = "12-30" if source == "360_day" else "12-31"
+    years = Days.range(f"{period[0][:4]}-01-01", f"{period[1][:4]}-{end}", source)
+    start, stop = within(years, period, where=opened.store.url)
+    whole, _ = calendars.convert(years[start:stop], own)
     season = opened.season.get("season")
     if season is None:
         return len(whole)
-    months = calendars.season_months(season)
-    start, stop = within(opened.days, period, where=opened.store.url)
-    return int(np.isin(opened.days.month[start:stop], months).sum())
-
-
-def _clip(period: tuple[str, str], calendar: str) -> tuple[str, str]:
-    """Return the period with 12-31 brought to 12-30 in a calendar that has no 31st."""
-    last = period[1][:8] + "30" if calendar == "360_day" and period[1][8:] == "31" else period[1]
-    return period[0], last
+    expected = np.isin(whole.month, calendars.season_months(season))
+    present = calendars.season_year(opened.days, season)
+    return int((expected & np.isin(calendars.season_year(whole, season), present)).sum())

@@ -26,7 +26,9 @@ from finescale.store import Store
 from finescale.variables import VARIABLES
 
 INDEX_SCHEMA = 1
-FACETS = ("variable_id", "source_id", "experiment_id", "member_id", "domain", "reference", "method")
+FACETS = (
+    "variable_id", "source_id", "experiment_id", "member_id", "domain", "reference", "train", "method"
+)  # fmt: skip
 RAW = "raw GCM, bilinear"
 
 
