@@ -78,7 +78,7 @@ def test_only_training_days_count(chain: Chain) -> None:
     values = cycle()[slots(days)]
     values[(days.year < 1991) | (days.year > 1994)] += 50
     assert np.abs(run(chain, days, values) - cycle()).max() < 1e-4
-    with pytest.raises(SourceError, match="no day of 2001-01-01..2010-12-31"):
+    with pytest.raises(SourceError, match=r"no day of 2001-01-01..2010-12-31"):
         run(chain, days, values, train=("2001-01-01", "2010-12-31"))
 
 

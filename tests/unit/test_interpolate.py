@@ -29,7 +29,7 @@ def run(
     calendar: str | None = None,
     name: str = "i",
 ) -> Field:
-    """Return the product of coarse values (time, lat, lon); `land` is where the reference has any."""
+    """Return the product of coarse values (time, lat, lon) where the reference has `land`."""
     simulation = chain.daily("simulation", name, "tas", days, COARSE, values)
     year = Days.range("1991-01-01", "1991-12-31", "noleap")
     truth = np.where(land, 285.0, np.nan) + np.zeros((len(year), 1, 1))

@@ -224,7 +224,7 @@ def test_a_shut_gate_fails_the_run_with_one_message(make: Callable[..., Job]) ->
 def test_a_waived_gate_is_reported_and_does_not_stop(make: Callable[..., Job]) -> None:
     waived = replace(SHUT, waived=True)
     assert check(make(gates="gates.json"), OPEN, waived) == {"gates": 2, "waived": ["below_range"]}
-    with pytest.raises(ContractError, match="^1 of 2 gates are shut: time_steps"):
+    with pytest.raises(ContractError, match=r"^1 of 2 gates are shut: time_steps"):
         check(make(gates="again.json"), waived, replace(OPEN, value=720.0, passed=False))
 
 

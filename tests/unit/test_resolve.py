@@ -239,7 +239,7 @@ def test_a_job_opens_the_source_its_parameters_name(archive: Path, tmp_path: Pat
     work = Job("simulation", "out.zarr", lock=lock)
     found = work.source(lock["sources"][HISTORICAL]["content"])
     assert found.name == HISTORICAL
-    with pytest.raises(SourceError, match="out.zarr: no source with content 000000000000"):
+    with pytest.raises(SourceError, match=r"out\.zarr: no source with content 000000000000"):
         work.source("0" * 64)
 
 

@@ -123,7 +123,7 @@ def _inside(box: tuple[float, float], centres: list[float], side: str, where: st
 
 
 def select_around(grid: GridLists, fine: GridLists, *, where: str) -> Selection:
-    """Return the coarse cells needed for a fine grid: its extent and one centre beyond each side.
+    """Return the coarse cells needed for a fine grid: centres on both sides of each of its own.
 
     Where the coarse grid ends inside the fine extent, its last row or column serves.
 
@@ -134,12 +134,12 @@ def select_around(grid: GridLists, fine: GridLists, *, where: str) -> Selection:
     """
     rows = sorted(grid["lat"])
     lat, lon = fine["lat"], fine["lon"]
-    first = max(bisect_right(rows, lat[0]) - 2, 0)
-    last = min(bisect_left(rows, lat[-1]) + 2, len(rows))
+    first = max(bisect_right(rows, lat[0]) - 1, 0)
+    last = min(bisect_left(rows, lat[-1]) + 1, len(rows))
     west = (lon[0] + lon[-1]) / 2.0 - 180.0
     order, columns = _columns(grid["lon"], west)
-    start = max(bisect_right(columns, lon[0]) - 2, 0)
-    stop = min(bisect_left(columns, lon[-1]) + 2, len(columns))
+    start = max(bisect_right(columns, lon[0]) - 1, 0)
+    stop = min(bisect_left(columns, lon[-1]) + 1, len(columns))
     cell = (columns[-1] - columns[0]) / max(len(columns) - 1, 1)
     height = (rows[-1] - rows[0]) / max(len(rows) - 1, 1)
     apart = (

@@ -54,8 +54,8 @@ def run(
     `score`, `baseline` (score_name, lat, lon): the product, and the raw GCM interpolated, against
     the reference on the days both have. `change`, `change_raw` (month, lat, lon): from historical
     to scenario, of the product and of the raw GCM. `cycle`, `cycle_raw`, `cycle_reference`
-    (month, lat, lon): means of calendar months. `counts` (count, row, column): `scores.invariants`
-    of each block of the product.
+    (month, lat, lon): means of calendar months, over the days scored if there are any. `counts`
+    (count, row, column): `scores.invariants` of each block of the product.
 
     Parameters
     ----------
@@ -123,23 +123,25 @@ def run(
             region = (slice(0, len(names)), tile.lat, tile.lon)
             yield "score", region, score(values, made.days, tile, pairs)
             yield "baseline", region, score(plain, raw.field.days, tile, pairs_raw)
-        cycles = {
-            "cycle": scores.monthly_means(values, made.days.month),
-            "cycle_raw": scores.monthly_means(plain, raw.field.days.month),
-        }
+        whole = scores.monthly_means(values, made.days.month)
+        whole_raw = scores.monthly_means(plain, raw.field.days.month)
+        cycles = {"cycle": whole, "cycle_raw": whole_raw}
         if len(pairs[0]):
-            observed = truth.series(slice(None), tile.lat, tile.lon)[np.sort(pairs[1])]
-            cycles["cycle_reference"] = scores.monthly_means(
-                observed, truth.days.month[np.sort(pairs[1])]
-            )
+            observed = truth.series(slice(None), tile.lat, tile.lon)
+            for name, series, days, chosen in (
+                ("cycle", values, made.days, pairs[0]),
+                ("cycle_raw", plain, raw.field.days, pairs_raw[0]),
+                ("cycle_reference", observed, truth.days, pairs[1]),
+            ):
+                cycles[name] = scores.monthly_means(series[chosen], days.month[chosen])
         if before is not None and raw_hist is not None:
             past = before.series(slice(None), tile.lat, tile.lon)
             past_raw = raw_hist.interpolate(tile, inside)
             signal = scores.change(
                 scores.monthly_means(past, before.days.month),
-                cycles["cycle"],
+                whole,
                 scores.monthly_means(past_raw, raw_hist.field.days.month),
-                cycles["cycle_raw"],
+                whole_raw,
                 kind=kind,
                 floor=CHANGE_FLOOR if kind == "*" else 0.0,
             )

@@ -153,7 +153,10 @@ class _Planner:
         self.artefacts: dict[tuple[str, str], Artefact] = {}
         self.products: dict[str, Product] = {}
         self.evaluations: dict[str, Artefact] = {}
-        self._grids: dict[str, Any] = {}
+        # By content: models, members and experiments on one grid share its crop and its weights,
+        # whose digests are the dear ones.
+        self._grids: dict[str, tuple[domains.Selection, domains.GridLists]] = {}
+        self._weights: dict[tuple[object, ...], Artefact] = {}
 
     # ---- the matrix
 
@@ -228,10 +231,11 @@ class _Planner:
         return _covered(run.period.get(experiment), entry, where=where)
 
     def fine_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
-        key = f"{case.reference}/{case.domain}/{case.variable}"
+        name = self.entry(reference_key(case.reference, case.variable))["grid"]
+        key = f"{name}/{case.domain}"
         if key not in self._grids:
             domain = self.config.domains[case.domain]
-            grid = self._grid(reference_key(case.reference, case.variable))
+            grid = self.lock["grids"][name]
             selection = domains.select_box(
                 grid, domain.lat, domain.lon, where=f"domains.{case.domain}"
             )
@@ -240,16 +244,14 @@ class _Planner:
 
     def coarse_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
         source = simulation_key(case.facets, case.variable)
-        key = f"{source}/{case.reference}/{case.domain}"
+        name = self.entry(source)["grid"]
+        _, fine = self.fine_grid(case)
+        key = f"{name}/{id(fine)}"
         if key not in self._grids:
-            grid = self._grid(source)
-            _, fine = self.fine_grid(case)
+            grid = self.lock["grids"][name]
             selection = domains.select_around(grid, fine, where=source)
             self._grids[key] = selection, domains.crop(grid, selection)
         return self._grids[key]
-
-    def _grid(self, key: str) -> domains.GridLists:
-        return self.lock["grids"][self.entry(key)["grid"]]
 
     # ---- artefacts
 
@@ -336,11 +338,14 @@ class _Planner:
             "domain": case.domain,
             "regrid": method,
         }
-        parameters = {
-            "src": src, "dst": dst, "method": method, "engine": self.config.weights.engine
-        }  # fmt: skip
-        mem_mb = BASE_MB + 200 * len(fine["lat"]) * len(fine["lon"]) // 1_000_000
-        return self.keep(Artefact("weights", facets, parameters, mem_mb=mem_mb))
+        key = (*facets.values(), id(src), id(dst))
+        if key not in self._weights:
+            parameters = {
+                "src": src, "dst": dst, "method": method, "engine": self.config.weights.engine
+            }  # fmt: skip
+            mem_mb = BASE_MB + 200 * len(fine["lat"]) * len(fine["lon"]) // 1_000_000
+            self._weights[key] = self.keep(Artefact("weights", facets, parameters, mem_mb=mem_mb))
+        return self._weights[key]
 
     def coarsen(self, case: _Case, variable: str) -> Artefact:
         reference = self.reference(case, variable)

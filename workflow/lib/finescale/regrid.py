@@ -4,19 +4,22 @@ Two engines make the same `Weights`: `rectilinear`, analytic and always there, a
 asks xESMF. Grids are flattened row by row, so that cell = row * nx + column.
 """
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from finescale.errors import ConfigError, ContractError
 from finescale.grids import FULL_CIRCLE, Floats, Grid, band_height, wrap_longitude
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Integers = NDArray[np.int64]
 Shape = tuple[int, int]
@@ -223,6 +226,8 @@ def build(src: Grid, dst: Grid, method: str, engine: str = "rectilinear") -> Wei
 
 def write_esmf(weights: Weights) -> xr.Dataset:
     """Return the weights as a dataset in ESMF's weight file format, cells 1-based."""
+    import xarray as xr
+
     ones = [np.ones(ny * nx, dtype=np.int32) for ny, nx in (weights.n_src, weights.n_dst)]
     return xr.Dataset(
         {
@@ -513,6 +518,8 @@ def _nearest_points(sources: Floats, targets: Floats) -> Integers:
     """Return the nearest source of each target; chords order points as great circles do."""
     if len(sources) == 1:
         return np.zeros(len(targets), dtype=np.int64)
+    from scipy.spatial import cKDTree
+
     tree = cKDTree(sources)
     distance, index = tree.query(targets, k=2)
     tied = distance[:, 1] - distance[:, 0] <= TIE

@@ -27,7 +27,8 @@ from finescale.variables import VARIABLES
 
 INDEX_SCHEMA = 1
 FACETS = (
-    "variable_id", "source_id", "experiment_id", "member_id", "domain", "reference", "train", "method"
+    "variable_id", "source_id", "experiment_id", "member_id", "domain", "reference", "train",
+    "method",
 )  # fmt: skip
 RAW = "raw GCM, bilinear"
 

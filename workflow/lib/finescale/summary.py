@@ -13,9 +13,8 @@ def figure_groups(plan: Plan) -> dict[str, list[Artefact]]:
     groups: dict[str, list[Artefact]] = {}
     for evaluation in plan.evaluations:
         f = evaluation.facets
-        name = "_".join(
-            (f["source_id"], f["member_id"], f["variable_id"], f["domain"], f["reference"])
-        )
+        shared = ("source_id", "member_id", "variable_id", "domain", "reference", "train")
+        name = "_".join(f[facet] for facet in shared)
         groups.setdefault(name, []).append(evaluation)
     return dict(sorted(groups.items()))
 

@@ -20,16 +20,18 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import xarray as xr
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from finescale import calendars
 from finescale.errors import ConfigError, SourceError
 from finescale.variables import MM_PER_DAY, VARIABLES
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 VERSION = 1
 """Part of a synthetic source's identity; changes whenever the numbers do."""
@@ -627,6 +629,8 @@ def dataset(
     extra : bool
         With a second variable that nobody asked for.
     """
+    import xarray as xr
+
     if days is None:
         calendar = _model(source_id).calendar
         days = calendars.Days.range(*span(world, source_id, experiment_id), calendar)
@@ -674,6 +678,8 @@ def _standard_dataset(
     variable_id: str, days: calendars.Days, axes: Axes, values: NDArray[np.float32]
 ) -> xr.Dataset:
     """Return a dataset in CMIP6 names and units, its time still encoded."""
+    import xarray as xr
+
     variable = VARIABLES[variable_id]
     attrs = {
         name: getattr(variable, name)

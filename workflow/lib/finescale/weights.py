@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import xarray as xr
+import numpy as np
 
 from finescale import regrid, store
 from finescale.errors import StoreError
@@ -53,8 +53,11 @@ def read(opened: store.Store, *, src: Grid, dst: Grid) -> regrid.Weights:
                 f"{opened.url}: its {name} is {attributes[name][:12]}, the data have "
                 f"{grid.digest()[:12]}; delete the store and run again"
             )
-    names = ("S", "row", "col", "src_grid_dims", "dst_grid_dims")
-    table = xr.Dataset(
-        {n: (opened.array(n).attrs["_ARRAY_DIMENSIONS"], opened.read(n)) for n in names}
+    return regrid.Weights(
+        row=opened.read("row") - np.int32(1),
+        col=opened.read("col") - np.int32(1),
+        S=opened.read("S"),
+        n_src=src.shape,
+        n_dst=dst.shape,
+        method=attributes["finescale_facets"]["regrid"],
     )
-    return regrid.read_esmf(table.assign_attrs(attributes))
