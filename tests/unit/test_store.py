@@ -378,6 +378,21 @@ def test_the_journal_goes_with_the_commit(url: str) -> None:
     assert not fs.exists(root + ".journal")
 
 
+@pytest.mark.parametrize("place", ["x.zarr/tas/0.0.ab12.partial", "x.zarr.journal/a.partial"])
+def test_what_a_killed_worker_left_goes_with_the_commit(place: str, tmp_path: Path) -> None:
+    """Its task ran again on another worker: refused, a whole store would be thrown away."""
+    url = str(tmp_path / "x.zarr")
+    made(url, field())
+    whole = objects(url)
+    writer = filled(
+        Writer(url, HEADER, declared(nan="allowed")).create({"title": "a test"}), field()
+    )
+    (tmp_path / place).write_bytes(b"half a ch")
+    writer.commit()
+    assert objects(url) == whole
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.zarr"]
+
+
 # --------------------------------------------------------------------------------------
 # A commit refuses what is not whole
 

@@ -33,11 +33,18 @@ def sentinel(stage):
 
 
 def committed(stage):
-    """Return an input function: role -> sentinel of each store that an artefact is made of."""
+    """Return an input function: role -> sentinel of each store that an artefact is made of.
+
+    Its time says nothing, the identity in its path does. Only within a stage does time count:
+    that is how `-R bcsd` reaches a tasmin that is made of a tasmax.
+    """
 
     def parents(wildcards):
         artefact = PLAN.artefacts[stage, wildcards.artefact]
-        return {role: ancient(_stored(a.path)) for role, a in artefact.inputs.items()}
+        return {
+            role: _stored(a.path) if a.stage == stage else ancient(_stored(a.path))
+            for role, a in artefact.inputs.items()
+        }
 
     return parents
 

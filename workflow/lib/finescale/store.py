@@ -48,6 +48,7 @@ zarr.config.set({"array.write_empty_chunks": True})
 SENTINEL = ".zmetadata"
 MANIFEST = ".manifest.json"
 PROVENANCE = ".provenance.json"
+PARTIAL = ".partial"  # zarr's word too for a file that is not yet renamed
 MANIFEST_FORMAT = 1
 COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 0}
 
@@ -277,7 +278,9 @@ class Writer:
             if self.mask is None:
                 raise ContractError(f"{self.url}: `{name}` needs a mask and its stage gave none")
             expected = np.ascontiguousarray(self.mask[outer[-2:]]).reshape(-1)
-        flat = np.ascontiguousarray(chunk).reshape(-1, expected.size)
+        # Integers as float64: one compiled function less to load in every job.
+        plain = chunk if chunk.dtype.kind == "f" else chunk.astype(np.float64)
+        flat = np.ascontiguousarray(plain).reshape(-1, expected.size)
         count, n_nan, low, high, total, missing, surplus = _chunk_statistics(flat, expected)
         where = f"{self.url}: `{name}` {_extent(outer)}"
         if contract.nan != "allowed" and missing:
@@ -308,10 +311,17 @@ class Writer:
         fs, root = fsspec.core.url_to_fs(self.url)
         fs.invalidate_cache()
         entries = [
-            entry for path in fs.find(root + ".journal") for entry in json.loads(fs.cat_file(path))
+            entry
+            for path in fs.find(root + ".journal")
+            if path.endswith(".json")
+            for entry in json.loads(fs.cat_file(path))
         ]
         entries.sort(key=lambda entry: entry[0])
-        _audit(self.url, self.arrays, entries, _listing(self.url))
+        listing = _listing(self.url)
+        for key in [key for key in listing if key.endswith(PARTIAL)]:
+            fs.rm_file(f"{root}/{key}")  # a killed worker's, whose task ran again elsewhere
+            del listing[key]
+        _audit(self.url, self.arrays, entries, listing)
         manifest = identity.canonical(
             {
                 "format": MANIFEST_FORMAT,
@@ -342,7 +352,7 @@ def _put(url: str, text: str) -> None:
         fs.pipe_file(path, text.encode())
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = f"{os.path.dirname(path)}.{uuid.uuid4().hex}.partial"
+    partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
     with open(partial, "w") as file:
         file.write(text)
         file.flush()
