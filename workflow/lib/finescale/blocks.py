@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,6 +98,10 @@ def engine(kind: str, *, threads: int, mem_mb: int, scratch: str | None = None) 
 
 def _in_threads(threads: int) -> Mapper:
     def run(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        if threads == 1:
+            return [function(task) for task in tasks]
+        import dask
+
         graph = [dask.delayed(function, pure=False)(task) for task in tasks]
         return list(dask.compute(*graph, scheduler="threads", num_workers=threads))
 
@@ -123,6 +126,7 @@ def cluster_sizes(threads: int, mem_mb: int) -> tuple[int, int, int]:
 
 @contextmanager
 def _cluster(threads: int, mem_mb: int, scratch: str | None) -> Iterator[Any]:
+    import dask
     from distributed import Client
     from distributed.deploy.subprocess import SubprocessCluster
 

@@ -402,7 +402,8 @@ def fill_nearest(valid: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.int32
     index = np.arange(grid.size)
     sources, holes = np.flatnonzero(valid), np.flatnonzero(~valid)
     points = _unit_vectors(grid)
-    index[holes] = sources[_nearest_points(points[sources], points[holes])]
+    if holes.size:
+        index[holes] = sources[_nearest_points(points[sources], points[holes])]
     nx = grid.shape[1]
     down, across = np.abs(np.array(np.divmod(index, nx)) - np.divmod(np.arange(grid.size), nx))
     if grid.periodic:

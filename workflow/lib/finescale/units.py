@@ -20,10 +20,12 @@ def conversion(units: str, variable_id: str, *, where: str) -> tuple[float, floa
     SourceError
         The units are unknown, or of another dimension.
     """
+    target = VARIABLES[variable_id].units
+    if units == target:
+        return 1.0, 0.0
     import pint
     from cf_xarray.units import units as registry
 
-    target = VARIABLES[variable_id].units
     remedy = f"set `variables: {{{variable_id}: {{units: ...}}}}` of this dataset in the config"
     try:
         zero, one = (registry.Quantity(v, registry.Unit(units)) for v in (0.0, 1.0))
