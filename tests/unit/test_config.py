@@ -80,16 +80,22 @@ def test_variables_are_a_name_a_list_or_a_mapping(variables: Any) -> None:
     assert taken == {"tasmax": config.SourceVariable()}
 
 
+def of_a_season(season: str) -> dict[str, Any]:
+    """Return a configuration whose reference is a file of one season."""
+    file = {"season": season, "synthetic": None, "path": "obs.nc"}
+    return changed({f"references/OBS/{key}": value for key, value in file.items()})
+
+
 @given(st.integers(0, 11), st.integers(2, 11))
 def test_a_season_is_what_the_calendar_takes_for_one(start: int, length: int) -> None:
     season = ("JFMAMJJASOND" * 2)[start : start + length]
     assert len(season_months(season)) == length
-    assert small(references__OBS__season=season).references["OBS"].season == season
+    assert load(of_a_season(season)).references["OBS"].season == season
 
 
 @given(st.text("JFMASOND", min_size=1, max_size=11))
 def test_what_the_calendar_does_not_take_for_a_season_is_refused(season: str) -> None:
-    mapping = changed({"references/OBS/season": season})
+    mapping = of_a_season(season)
     try:
         season_months(season)
     except ConfigError:
@@ -258,3 +264,9 @@ def test_the_example_on_the_page_for_writers_is_right() -> None:
         "simulations": [{**run, "source_id": ["MY-GCM", "OTHER-GCM"]}],
     }
     assert load(mapping).method("bcsd-linear")[1].tails == "linear"
+
+
+def test_what_synthetic_data_cannot_have_is_refused() -> None:
+    """It would be ignored, and the user would believe in a winter that is not there."""
+    with pytest.raises(ConfigError, match=r"`synthetic` data have their own .* remove `season`"):
+        load(changed({"references/OBS/season": "DJF"}))

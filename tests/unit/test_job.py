@@ -1,7 +1,6 @@
 """A rule's script: what it is given, and one clear message when something is wrong."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,16 +143,6 @@ def test_an_engine_that_a_profile_misspells_stops_the_script(
 ) -> None:
     assert fails(standin("adjust", log=log, dask="thread")) == (SystemExit, 1)
     assert "`dask` must be threads or cluster, found 'thread'" in capsys.readouterr().err
-
-
-def test_numeric_libraries_of_workers_use_one_thread(
-    log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """BLAS with several threads sums in an order that depends on their number."""
-    for name in job.BLAS_THREADS:
-        monkeypatch.setenv(name, "8")
-    with job.running(standin("adjust", log=log, threads=4)):
-        assert {os.environ[name] for name in job.BLAS_THREADS} == {"1"}
 
 
 # --------------------------------------------------------------------------------------

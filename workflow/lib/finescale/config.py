@@ -208,6 +208,12 @@ class Dataset(Section):
         missing = [name for name, v in self.variables.items() if not (self.path or v.path)]
         if generated and (self.path or len(missing) < len(self.variables)):
             raise ValueError("give either `path` or `synthetic`, found both")
+        read = {"format", "version", "storage_options", "season"} & self.model_fields_set
+        if generated and (read or any(v.model_fields_set for v in self.variables.values())):
+            raise ValueError(
+                "`synthetic` data have their own names, units and whole years; remove "
+                + ", ".join(f"`{key}`" for key in sorted(read or {"variables: details"}))
+            )
         if missing and not generated:
             raise ValueError(
                 f"give either `path` or `synthetic`, found neither for {', '.join(missing)}"

@@ -7,7 +7,6 @@ opening and identity checks, and one clear message when something is wrong.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from typing import Any
 from finescale.errors import FinescaleError, SourceError
 
 log = logging.getLogger("finescale")
-
-BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,6 @@ def running(snakemake: Any) -> Iterator[Job]:
 
     A `FinescaleError` ends the script with its message alone; the traceback goes to the log.
     """
-    for name in BLAS_THREADS:
-        os.environ[name] = "1"
     logfile = Path(snakemake.log[0]) if snakemake.log else None
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if logfile is not None:

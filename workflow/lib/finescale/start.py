@@ -12,6 +12,9 @@ from finescale import plan, resolve
 from finescale.config import Config, load
 from finescale.errors import ConfigError, FinescaleError
 
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Parallelism is over blocks; the last bits of a BLAS product depend on its threads."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -28,14 +31,20 @@ def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
     Sources are looked up in the main process only; its jobs read the lock that it wrote, and
     find `library` on their path.
     """
-    paths = [library, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+    _set_environment(library)
     configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
     try:
         return read(mapping, configfile, look_up=workflow.is_main_process)
     except FinescaleError as error:
         print(f"\nfinescale: {error}\n", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _set_environment(library: str) -> None:
+    """Set what jobs inherit, before their numpy is imported."""
+    paths = [library, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 
 
 def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> Run:
