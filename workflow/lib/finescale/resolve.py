@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -157,28 +158,28 @@ def describe(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
     from finescale import calendars, sources
     from finescale.units import conversion
 
-    source = sources.open_source(request)
-    conversion(source.units, request["variable_id"], where=source.name)
-    calendars.check_daily(source.days, season=request["season"], where=source.name)
-    grid = {
-        "lat": source.lat.tolist(),
-        "lon": source.lon.tolist(),
-        "lat_bnds": None if source.lat_bnds is None else source.lat_bnds.tolist(),
-        "lon_bnds": None if source.lon_bnds is None else source.lon_bnds.tolist(),
-    }
-    last = len(source.days) - 1
-    entry = {
-        "request": request,
-        "content": sources.content(request),
-        "fingerprint": sources.fingerprint(request),
-        "calendar": source.days.calendar,
-        "span": [source.days.isoformat(0), source.days.isoformat(last)],
-        "n_days": last + 1,
-        "grid": identity.digest(grid),
-        "licence": _first(source.attributes, "license", "licence", "rights"),
-        "citation": _first(source.attributes, "citation", "references", "reference"),
-        "tracking_id": _first(source.attributes, "tracking_id"),
-    }
+    with closing(sources.open_source(request)) as source:
+        conversion(source.units, request["variable_id"], where=source.name)
+        calendars.check_daily(source.days, season=request["season"], where=source.name)
+        grid = {
+            "lat": source.lat.tolist(),
+            "lon": source.lon.tolist(),
+            "lat_bnds": None if source.lat_bnds is None else source.lat_bnds.tolist(),
+            "lon_bnds": None if source.lon_bnds is None else source.lon_bnds.tolist(),
+        }
+        last = len(source.days) - 1
+        entry = {
+            "request": request,
+            "content": sources.content(request),
+            "fingerprint": sources.fingerprint(request),
+            "calendar": source.days.calendar,
+            "span": [source.days.isoformat(0), source.days.isoformat(last)],
+            "n_days": last + 1,
+            "grid": identity.digest(grid),
+            "licence": _first(source.attributes, "license", "licence", "rights"),
+            "citation": _first(source.attributes, "citation", "references", "reference"),
+            "tracking_id": _first(source.attributes, "tracking_id"),
+        }
     return entry, grid
 
 

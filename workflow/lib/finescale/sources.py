@@ -59,6 +59,12 @@ class Source:
     attributes: dict[str, Any]
     parts: tuple[Part, ...] = ()
     generate: Any = None
+    datasets: tuple[xr.Dataset, ...] = ()
+
+    def close(self) -> None:
+        """Close the files; nothing can be read after."""
+        for ds in self.datasets:
+            ds.close()
 
     def read(
         self, time: slice, lat: slice, lon: tuple[tuple[int, int], ...], *, variable_id: str
@@ -126,6 +132,7 @@ def open_source(request: Request) -> Source:
         units=units,
         attributes={**first.attrs, **values.attrs},
         parts=tuple(parts),
+        datasets=tuple(datasets),
     )
 
 
@@ -250,7 +257,9 @@ def _open_dataset(path: str, request: Request) -> xr.Dataset:
             f"{request['name']}: {path} cannot be opened as {kind} "
             f"({type(error).__name__}: {error}); check the file, or set `format`"
         ) from error
-    return ds.cf.guess_coord_axis()
+    guessed: xr.Dataset = ds.cf.guess_coord_axis()
+    guessed.set_close(ds.close)
+    return guessed
 
 
 def _is_unreachable(error: BaseException) -> bool:
@@ -371,7 +380,11 @@ def _substance(request: Request) -> dict[str, Any]:
 
 
 def _metadata(path: str, request: Request) -> dict[str, Any]:
-    values = _variable(_open_dataset(path, request), request)
+    with _open_dataset(path, request) as ds:
+        return _describe_variable(_variable(ds, request))
+
+
+def _describe_variable(values: xr.DataArray) -> dict[str, Any]:
     return {
         "tracking_id": str(values.attrs.get("tracking_id", "")),
         "shape": list(values.shape),
@@ -398,8 +411,8 @@ def _listing(path: str, request: Request) -> Iterator[list[Any]]:
     """Yield (key, size, checksum) of the objects of a store that the variable is made of."""
     import fsspec
 
-    ds = _open_dataset(path, request)
-    values = _variable(ds, request)
+    with _open_dataset(path, request) as ds:
+        values = _variable(ds, request)
     coordinates = [c for c in values.coords.values() if c.ndim == 1]
     bounds = [c.attrs.get("bounds") or c.encoding.get("bounds") for c in coordinates]
     arrays = {str(values.name), *(str(c.name) for c in coordinates), *(str(b) for b in bounds if b)}
