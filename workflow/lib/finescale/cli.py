@@ -59,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _add_configfile(parser: Any, meaning: str) -> None:
+    parser.add_argument(
+        "--configfile",
+        metavar="F",
+        type=Path,
+        default=Path("config/config.yaml"),
+        help=f"{meaning} (default: %(default)s)",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "finescale",
@@ -68,13 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     configured = argparse.ArgumentParser(add_help=False)
-    configured.add_argument(
-        "--configfile",
-        metavar="F",
-        type=Path,
-        default=Path("config/config.yaml"),
-        help="the configuration (default: %(default)s)",
-    )
+    _add_configfile(configured, "the configuration")
 
     def add(name: str, function: Any, *parents: argparse.ArgumentParser) -> Any:
         text = function.__doc__.splitlines()[0]
@@ -89,13 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = add("ls", list_committed)
     root = listing.add_mutually_exclusive_group()
     root.add_argument("--stores", metavar="ROOT", help="a root of stores: a folder or a URL")
-    root.add_argument(
-        "--configfile",
-        metavar="F",
-        type=Path,
-        default=Path("config/config.yaml"),
-        help="the configuration whose root it is (default: %(default)s)",
-    )
+    _add_configfile(root, "the configuration whose root it is")
     add("why", explain).add_argument("store", metavar="PATH", help="a committed store")
     add("resolve", accept_sources, configured)
     add("schema", describe_configuration).add_argument(

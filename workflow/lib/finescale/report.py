@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -360,12 +361,10 @@ def _write(path: str, text: str) -> None:
 
 def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    part = Path(path).with_name(f".{Path(path).name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
-        )
-    os.replace(part, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+    )
+    _write(path, text.getvalue())
