@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from finescale import adjust, bcsd, climatology, coarsen, fields, identity, weights
 from finescale.blocks import tiles
 from finescale.calendars import Days
+from finescale.disaggregate import Fill
 from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
@@ -127,10 +128,12 @@ class Chain:
         tasmax: Store | None = None,
         variable_id: str = "",
         calendar: str | None = None,
+        interpolation: Literal["bilinear", "mean_preserving"] = "bilinear",
+        fill: Fill = "nearest",
         **changed: Any,
     ) -> Field:
         """Return the product of all stages from a fine reference and a coarse simulation."""
-        grid = Field(hist).grid
+        grid, fine = Field(hist).grid, Field(reference).grid
         ref = self.coarsen(name, reference, grid)
         work = self.job("bcsd", name, variable_id=variable_id or Field(hist).variable_id)
         bcsd.run(
@@ -138,9 +141,14 @@ class Chain:
             adjusted=self.adjust(name, ref, hist, scen, train=train, **changed),
             coarse_climatology=self.climatology(f"{name}-coarse", ref, train),
             fine_climatology=self.climatology(f"{name}-fine", reference, train),
-            weights=self.weights(name, grid, Field(reference).grid, "bilinear"),
+            weights=self.weights(name, grid, fine, "bilinear"),
+            area_weights=self.made[f"weights/{name}-conservative"]
+            if interpolation == "mean_preserving"
+            else None,
             tasmax=tasmax,
             variable_id=variable_id or Field(hist).variable_id,
+            interpolation=interpolation,
+            fill=fill,
             calendar=calendar,
             attributes={},
         )

@@ -44,16 +44,16 @@ def small_blocks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fields, "FULL_TIME_BYTES", 4 * 730 * 4)
 
 
-def product(folder: Path, *, run: Mapper = in_order) -> Field:
+def product(folder: Path, *, run: Mapper = in_order, sea: Any = False, **options: Any) -> Field:
     """Return the product of a world of six tiles; its coarse stores have six, too."""
     made = Chain(folder, map=run)
     fine, coarse = grids(n_lat=16, n_lon=24)
     days = oracles.decade("noleap", 1991, 1992)
-    truth = oracles.rain(days, fine)
+    truth = np.where(sea, np.nan, oracles.rain(days, fine))
     reference = made.daily("reference", "obs", "pr", days, fine, truth, layout="tiles")
     model = 1.3 * oracles.coarse_means(oracles.rain(days, fine, seed=5))
     hist = made.daily("simulation", "gcm", "pr", days, coarse, model)
-    return made.bcsd("pr", reference, hist, train=("1991-01-01", "1992-12-31"))
+    return made.bcsd("pr", reference, hist, train=("1991-01-01", "1992-12-31"), **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -165,7 +165,56 @@ def test_values_do_not_depend_on_the_tiles(
     assert np.array_equal(cut.read(), whole.read())
 
 
-def test_a_product_converted_to_another_calendar_has_every_day(chain: Chain) -> None:
+# --------------------------------------------------------------------------------------
+# Point values instead of area means
+
+SHARP = {"interpolation": "mean_preserving", "fill": "smooth"}
+SEA = np.zeros((16, 24), bool)
+SEA[:5, 7:], SEA[9, 3] = True, True
+
+
+def test_point_values_depend_on_neither_tiles_nor_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They couple all coarse cells: solved for what a tile sees, they would differ at its edge."""
+    small_blocks(monkeypatch)
+    whole = product(tmp_path / "in order", sea=SEA, **SHARP)
+    with engine("threads", threads=3, mem_mb=2200) as run:
+        product(tmp_path / "threads", run=run, sea=SEA, **SHARP)
+    assert contents(tmp_path / "threads") == contents(tmp_path / "in order")
+    monkeypatch.setattr(fields, "TILE", 5)
+    monkeypatch.setattr(fields, "SLAB", 100)
+    cut = product(tmp_path / "cut", sea=SEA, **SHARP)
+    assert np.array_equal(cut.read(), whole.read(), equal_nan=True)
+    assert np.array_equal(np.isnan(whole.read()[0]), SEA)
+    assert float(np.nanmin(whole.read())) == 0.0, "ratios that undershoot are clipped"
+    assert whole.store.attributes["interpolation"] == "mean_preserving, holes filled: smooth"
+
+
+@pytest.mark.parametrize("sharp", [True, False])
+def test_the_mean_of_the_product_is_the_adjusted_value(sharp: bool, chain: Chain) -> None:
+    """Of whole coarse cells, when asked for; bilinear interpolation alone is off by over 0.3 K."""
+    fine, coarse = grids(n_lat=16, n_lon=24)
+    days = oracles.decade("noleap", 1991, 1992)
+    truth = np.where(SEA, np.nan, oracles.temperature(days, fine))
+    reference = chain.daily("reference", "obs", "tas", days, fine, truth, layout="tiles")
+    model = oracles.temperature(days, coarse, seed=5)
+    hist = chain.daily("simulation", "gcm", "tas", days, coarse, model)
+    made = chain.bcsd(
+        "tas", reference, hist, train=("1991-01-01", "1992-12-31"), **(SHARP if sharp else {})
+    )
+    adjusted = Field(chain.made["adjust/tas"]).read()
+    error = oracles.coarse_means(made.read().astype(float)) - adjusted
+    whole = np.isfinite(error).all(axis=0)
+    assert whole.sum() == 13
+    worst = np.abs(error[:, whole]).max()
+    assert worst < 1e-3 if sharp else worst > 0.3
+
+
+@pytest.mark.parametrize("options", [{}, SHARP], ids=["published", "sharp"])
+def test_a_product_converted_to_another_calendar_has_every_day(
+    options: dict[str, Any], chain: Chain
+) -> None:
     """Inserted days repeat the day before; nothing is interpolated in time."""
     _, grid = grids()
     days = oracles.decade("360_day", 1991, 1994)
@@ -174,7 +223,7 @@ def test_a_product_converted_to_another_calendar_has_every_day(chain: Chain) -> 
     reference = chain.daily("reference", "obs", "tas", standard, grid, truth, layout="tiles")
     hist = chain.daily("simulation", "gcm", "tas", days, grid, oracles.temperature(days, grid))
     train = ("1991-01-01", "1994-12-31")
-    made = chain.bcsd("converted", reference, hist, train=train, calendar="standard")
+    made = chain.bcsd("converted", reference, hist, train=train, calendar="standard", **options)
     assert made.days.calendar == "standard"
     assert len(made.days) == 1461
     assert not np.isnan(made.read()).any()

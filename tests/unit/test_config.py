@@ -116,6 +116,28 @@ def test_a_method_differs_from_the_stage_where_it_says_so_and_only_there() -> No
     assert made.method("bcsd") == ("bcsd", made.adjust, made.climatology)
 
 
+def test_disaggregation_is_what_the_method_says_else_the_block_else_the_section() -> None:
+    """So that a method whose name says how it differs differs so in every block."""
+    smooth, sharp = {"fill": "smooth"}, {"interpolation": "mean_preserving"}
+    published = {"interpolation": "bilinear", "fill": "nearest"}
+    plain = small()
+    assert plain.disaggregation("bcsd", plain.products[0]).model_dump() == published
+    made = small(
+        bcsd=smooth,
+        products__0__bcsd=sharp,
+        methods={
+            "far": {"stage": "bcsd", "bcsd": smooth},
+            "old": {"stage": "bcsd", "bcsd": published},
+        },
+    )
+    block = made.products[0]
+    with_section = block.model_copy(update={"bcsd": None})
+    assert made.disaggregation("bcsd", with_section).model_dump() == published | smooth
+    assert made.disaggregation("bcsd", block).model_dump() == published | sharp
+    assert made.disaggregation("far", block).model_dump() == sharp | smooth
+    assert made.disaggregation("old", block).model_dump() == published
+
+
 def test_a_combination_is_excluded_by_all_facets_of_one_rule() -> None:
     block = small(
         products__0__exclude=[{"experiment_id": "ssp245", "variable_id": "tasmax"}]
@@ -224,6 +246,8 @@ def test_every_way_of_writing_is_right_by_the_schema_too(
         {"products/0/variable_id": "tasmx"},
         {"adjust/half_window": -1},
         {"adjust/tails": "gumbel"},
+        {"bcsd/fill": "linear"},
+        {"products/0/bcsd": {"interpolate": "mean_preserving"}},
         {"periods/train": [2000]},
         {"name": "../x"},
     ],

@@ -125,6 +125,10 @@ def is_reached(artefact: Artefact, where: Where) -> bool:
         ("products/0/score", "late", {"evaluate": {}}),
         ("products/0/calendar", "standard", PRODUCTS),
         ("methods/bcsd", {"adjust": {"half_window": 16}}, {"adjust": {}}),
+        ("methods/bcsd", {"bcsd": {"fill": "smooth"}}, {"bcsd": {}}),
+        ("bcsd/fill", "smooth", {"bcsd": {}}),
+        ("bcsd/interpolation", "mean_preserving", {"bcsd": {}}),
+        ("products/0/bcsd", {"interpolation": "mean_preserving"}, {"bcsd": {}}),
         ("periods/train", [2011, 2014], {"climatology": {}, "adjust": {}, **PRODUCTS}),
         ("domains/island/lat", [36.5, 38.5], {"reference": {}, "simulation": {}, "weights": {}}),
         ("references/OBS/period", [2010, 2014], {"reference": {}}),
@@ -264,6 +268,17 @@ def test_historical_is_made_once_for_all_scenarios() -> None:
         assert adjusted.inputs["scen"].facets["experiment_id"] == scenario
     assert past.inputs["adjusted"].inputs["scen"].facets["experiment_id"] == "ssp245"
     assert sum(label.startswith("simulation FS-A-gn historical") for label in planned) == 4
+
+
+def test_preserved_means_are_those_that_coarsen_makes() -> None:
+    """The same weights and the same least fraction; the published method needs neither."""
+    sharp = {"bcsd/interpolation": "mean_preserving", "coarsen/min_valid_fraction": 0.7}
+    for artefact in plan(changed(sharp)).stage("bcsd"):
+        coarsened = artefact.inputs["adjusted"].inputs["ref"]
+        assert artefact.inputs["area_weights"] == coarsened.inputs["weights"]
+        assert artefact.parameters["min_valid_fraction"] == 0.7
+    for artefact in plan().stage("bcsd"):
+        assert not {"area_weights", "min_valid_fraction"} & {*artefact.inputs, *artefact.parameters}
 
 
 def test_all_products_of_one_model_share_its_grid() -> None:

@@ -6,7 +6,7 @@ and put on the fine climatology: why a cell on the mountain is colder than its c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from finescale import disaggregate, fields
 from finescale.blocks import Tile
 from finescale.calendars import Days, standard_slots
+from finescale.disaggregate import Fill, Interpolation, area_means
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.store import Store
@@ -27,8 +28,12 @@ def run(
     coarse_climatology: Store,
     fine_climatology: Store,
     weights: Store,
+    area_weights: Store | None = None,
     tasmax: Store | None = None,
     variable_id: str,
+    interpolation: Literal["bilinear", "mean_preserving"],
+    fill: Fill,
+    min_valid_fraction: float = 0.5,
     calendar: str | None,
     attributes: dict[str, Any],
 ) -> None:
@@ -40,8 +45,15 @@ def run(
         The bias-adjusted GCM; for tasmin beside `tasmax`, its adjusted dtr.
     coarse_climatology, fine_climatology
         Of the same variable as `adjusted`, over the same training days.
+    weights
+        From the coarse grid to the fine one.
+    area_weights
+        From the fine grid to the coarse one, for `mean_preserving`: the mean of the interpolated
+        anomaly is the coarse one where the product covers `min_valid_fraction` of a coarse cell.
     tasmax
         The product of tasmax, from which a tasmin is made as tasmax - dtr: never above it.
+    interpolation, fill
+        As the config section `bcsd` describes them.
     calendar
         Convert the product's axis to this calendar; None keeps the GCM's.
 
@@ -55,6 +67,11 @@ def run(
     cycle = fine_climatology.read(coarse.variable_id)
     upper = None if tasmax is None else Field(tasmax)
     valid = (adjusted.read("valid") == 1) & ~np.isnan(base).any(axis=0)
+    mask = ~np.isnan(cycle).any(axis=0)
+    ends = {"coarse": coarse.grid, "fine": fields.read_grid(fine_climatology)}
+    means = None
+    if area_weights is not None:
+        means = area_means(area_weights, **ends, mask=mask, min_valid_fraction=min_valid_fraction)
 
     def anomaly(
         block: NDArray[np.float32], days: Days, lat: slice, lon: slice
@@ -72,13 +89,12 @@ def run(
     disaggregate.run(
         work,
         coarse=coarse,
-        weights=weights,
-        mask=~np.isnan(cycle).any(axis=0),
-        fine=fields.read_grid(fine_climatology),
-        valid=valid,
+        interpolation=Interpolation.between(weights, **ends, valid=valid, fill=fill, means=means),
+        mask=mask,
+        fine=ends["fine"],
         variable_id=variable_id,
         calendar=calendar,
-        attributes=attributes,
+        attributes={**attributes, "interpolation": f"{interpolation}, holes filled: {fill}"},
         anomaly=anomaly,
         finish=finish,
     )

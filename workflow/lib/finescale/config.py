@@ -301,12 +301,26 @@ class Coarsen(Section):
     )
 
 
+class Bcsd(Section):
+    """Spatial disaggregation (docs/stages/bcsd.md); the defaults are the published method."""
+
+    interpolation: Literal["bilinear", "mean_preserving"] = Field(
+        "bilinear",
+        description="of coarse anomalies; mean_preserving: so that their area means are kept",
+    )
+    fill: Literal["nearest", "smooth"] = Field(
+        "nearest",
+        description="of coarse cells without values: the nearest valid cell, or Laplace's equation",
+    )
+
+
 class Method(Section):
     """A named method: a product stage and what differs from the stage sections."""
 
     stage: ProductStage | None = Field(None, description="default: the method's name")
     adjust: dict[str, Any] = Field({}, description="keys of `adjust` that differ for this method")
     climatology: dict[str, Any] = Field({}, description="keys of `climatology` that differ")
+    bcsd: dict[str, Any] = Field({}, description="keys of `bcsd` that differ")
 
 
 class Aggregate(Section):
@@ -322,6 +336,15 @@ class Evaluate(Section):
 
     wet_day: float = Field(1.0, gt=0, description="[mm/day]; least precipitation of a wet day")
     waive: tuple[Gate, ...] = Field((), description="gates that may fail without failing the run")
+
+
+class Verify(Section):
+    """Verification of stores by Snakemake (docs/running/stores.md)."""
+
+    depth: Literal["quick", "deep"] = Field(
+        "quick", description="quick: sizes and metadata by a listing; deep: read every chunk"
+    )
+    gate: bool = Field(False, description="verify at the end of every run that made something")
 
 
 class Products(Section):
@@ -340,6 +363,7 @@ class Products(Section):
         SomeVariables, BeforeValidator(_as_list, json_schema_input_type=Variable | SomeVariables)
     ] = Field(description="CMIP6 names; tasmax and tasmin belong together")
     method: Names = Field(description="a product stage (bcsd, interpolate) or a name in `methods`")
+    bcsd: Bcsd | None = Field(None, description="for this block, instead of the section `bcsd`")
     exclude: tuple[dict[str, str], ...] = Field(
         (), description="facets of combinations to leave out"
     )
@@ -375,8 +399,10 @@ class Config(Section):
     coarsen: Coarsen = Field(Coarsen(), description="averaging onto the model's grid")
     climatology: Climatology = Field(Climatology(), description="day-of-year climatologies")
     adjust: Adjust = Field(Adjust(), description="bias adjustment")
+    bcsd: Bcsd = Field(Bcsd(), description="spatial disaggregation")
     aggregate: Aggregate = Field(Aggregate(), description="monthly and annual summaries")
     evaluate: Evaluate = Field(Evaluate(), description="the scorecard and its gates")
+    verify: Verify = Field(Verify(), description="integrity of the stores")
 
     def method(self, name: str) -> tuple[str, Adjust, Climatology]:
         """Return the product stage of a method and its complete `adjust` and `climatology`."""
@@ -387,6 +413,12 @@ class Config(Section):
             Adjust(**{**self.adjust.model_dump(), **method.adjust}),
             Climatology(**{**self.climatology.model_dump(), **method.climatology}),
         )
+
+    def disaggregation(self, method: str, block: Products) -> Bcsd:
+        """Return the complete `bcsd` of a method in a block: its own keys, else the block's."""
+        section = block.bcsd or self.bcsd
+        own = self.methods[method].bcsd if method in self.methods else {}
+        return Bcsd(**{**section.model_dump(), **own})
 
 
 # --------------------------------------------------------------------------------------
@@ -419,6 +451,7 @@ def _check_methods(config: Config) -> list[str]:
         for word, section, overrides in (
             ("adjust", config.adjust, method.adjust),
             ("climatology", config.climatology, method.climatology),
+            ("bcsd", config.bcsd, method.bcsd),
         ):
             try:
                 type(section).model_validate({**section.model_dump(), **overrides})

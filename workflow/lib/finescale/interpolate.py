@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from finescale import disaggregate, fields
+from finescale.disaggregate import Interpolation
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.store import Store
@@ -31,14 +32,14 @@ def run(
     calendar
         Convert the product's axis to this calendar; None keeps the GCM's.
     """
-    coarse = Field(simulation)
+    coarse, fine = Field(simulation), fields.read_grid(climatology)
+    valid = np.asarray(~np.isnan(coarse.read()).any(axis=0))
     disaggregate.run(
         work,
         coarse=coarse,
-        weights=weights,
+        interpolation=Interpolation.between(weights, coarse=coarse.grid, fine=fine, valid=valid),
         mask=~np.isnan(climatology.read(variable_id)).any(axis=0),
-        fine=fields.read_grid(climatology),
-        valid=np.asarray(~np.isnan(coarse.read()).any(axis=0)),
+        fine=fine,
         variable_id=variable_id,
         calendar=calendar,
         attributes=attributes,

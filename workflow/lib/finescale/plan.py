@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from finescale import domains, identity
-from finescale.config import Adjust, Climatology, Config, Products, Simulation
+from finescale.config import Adjust, Bcsd, Climatology, Config, Products, Simulation
 from finescale.errors import ConfigError
 from finescale.resolve import Lock, reference_key, run_facets, simulation_key
 from finescale.variables import VARIABLES
@@ -130,6 +130,7 @@ class _Case:
     stage: str
     adjust: Adjust
     climatology: Climatology
+    bcsd: Bcsd
     domain: str
     reference: str
     train: tuple[str, str]
@@ -174,8 +175,9 @@ class _Planner:
                             named |= {"variable_id": variable, "method": method}
                             if not block.excluded(named):
                                 stage, adjust, climatology = self.config.method(method)
+                                bcsd = self.config.disaggregation(method, block)
                                 yield _Case(
-                                    block, run, method, stage, adjust, climatology, domain,
+                                    block, run, method, stage, adjust, climatology, bcsd, domain,
                                     block.reference, train, variable, facets,
                                 )  # fmt: skip
 
@@ -460,6 +462,10 @@ class _Planner:
                 "fine_climatology": self.climatology(case, treated, fine=True),
                 "weights": weights,
             }
+            parameters |= case.bcsd.model_dump()
+            if case.bcsd.interpolation == "mean_preserving":
+                parameters["min_valid_fraction"] = self.config.coarsen.min_valid_fraction
+                inputs["area_weights"] = self.weights(case, "conservative")
             if paired:
                 inputs["tasmax"] = self.product(_with(case, "tasmax"))
         return self.keep(
