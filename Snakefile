@@ -26,6 +26,7 @@ include: "workflow/rules/interpolate.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/stores.smk"
 
 
 localrules:
@@ -42,6 +43,7 @@ rule all:
         gates=results("gates.json"),
         summary=results("summary.html"),
         figures=figures(),
+        verified=verified(),
 
 
 onsuccess:

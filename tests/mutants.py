@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import oracles
+import zarr
 from chain import Chain
 from numpy.typing import NDArray
 from pytest import MonkeyPatch
@@ -31,6 +32,7 @@ from finescale import (
 from finescale.adjust import Series
 from finescale.calendars import Days
 from finescale.errors import SourceError
+from finescale.storage import Objects
 
 Inject = Callable[[MonkeyPatch], None]
 
@@ -215,12 +217,17 @@ def sentinel_first(patch: MonkeyPatch) -> None:
     right = store.Writer.create
 
     def create(self: store.Writer, attributes: Any) -> store.Writer:
-        right(self, attributes)
-        fs, root = store.fsspec.core.url_to_fs(self.url)
-        store._put(f"{root}/{store.SENTINEL}", store._consolidated(fs, root, self.arrays))
-        return self
+        made = right(self, attributes)
+        objects = Objects(self.url)
+        metadata = {key: objects.get(key) for key in store.metadata_keys(self.arrays)}
+        objects.put(store.SENTINEL, store.consolidated(metadata))
+        return made
+
+    def unchecked(self: store.Store) -> Any:
+        return zarr.open_group(self.url, mode="r", zarr_format=2, use_consolidated=True)
 
     patch.setattr(store.Writer, "create", create)
+    patch.setattr(store.Store, "group", property(unchecked))
 
 
 def sum_of_nothing(patch: MonkeyPatch) -> None:

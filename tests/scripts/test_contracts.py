@@ -30,6 +30,8 @@ SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 LIBRARY = ROOT / "workflow" / "lib" / "finescale"
 ENVIRONMENT = "../../envs/finescale.yaml"
 OF_A_STAGE = {"committed", "sentinel", "spec", "cores", "memory"}
+ALWAYS = {"verify"}
+"""Rules without an output: they run whenever they are asked for."""
 THINKING = {
     *("FunctionDef", "AsyncFunctionDef", "ClassDef", "Lambda"),
     *("For", "While", "ListComp", "SetComp", "DictComp", "GeneratorExp"),
@@ -97,8 +99,10 @@ def read_rules(text: str, file: str = "rules.smk") -> list[Rule]:
 
 def faults_of_rule(rule: Rule) -> list[str]:
     """Return what a rule that runs a script lacks or should not have."""
-    wanted = ["docstring", "output", "log", "conda", "script"]
-    faults = [f"no {name}" for name in wanted if name not in rule.directives]
+    wanted = {"docstring", "output", "log", "conda", "script"}
+    if rule.name in ALWAYS:
+        wanted.remove("output")
+    faults = [f"no {name}" for name in sorted(wanted - rule.directives.keys())]
     if "benchmark" not in rule.directives and not rule.is_local:
         faults.append("no benchmark")
     for name in ("input", "output", "params"):

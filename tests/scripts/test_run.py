@@ -134,6 +134,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         verdicts=made.result("verdicts.csv"),
         pictures=[made.figure(*group) for group in summary.figure_groups(plan).items()],
     )
+    stores = [made.sentinel(artefact) for artefact in plan.artefacts.values()]
+    made.report("verify_stores", {"verified": "verified.json"}, stores=stores)
+    made.report("verify", {}, stores=stores)
     yield made
 
 

@@ -16,11 +16,12 @@ import pytest
 import yaml
 from configs import GONE, WORLD, changed
 
-from finescale import cli, identity, schema, start, store, synthetic
+from finescale import cli, identity, schema, start, store, synthetic, weights
 from finescale.calendars import Days
+from finescale.job import Job
 from finescale.plan import Artefact, Plan
 
-COMMANDS = ("plan", "ls", "why", "resolve", "schema")
+COMMANDS = ("plan", "ls", "why", "verify", "heal", "trace", "gc", "resolve", "schema")
 COMMAND = Path(__file__).parents[2] / "workflow" / "bin" / "finescale"
 FILE = {
     "references/OBS/synthetic": GONE,
@@ -123,18 +124,18 @@ def test_committed_stores_are_listed_and_no_others(say: Any, tell: Any) -> None:
     url = commit(kept)
     Path(commit(broken), store.SENTINEL).unlink()
     (entry,) = tell("ls", "--configfile", "small.yaml")["entries"]
-    chunks = [p for p in Path(url, "x").iterdir() if not p.name.startswith(".")]
     assert entry == {
         "url": url,
         "stage": kept.stage,
         "identity": kept.identity,
         "facets": kept.facets,
-        "size": sum(p.stat().st_size for p in chunks),
+        "size": sum(p.stat().st_size for p in Path(url).rglob("*") if p.is_file()),
         "committed": entry["committed"],
+        "needed_by": ["small"],
     }
     assert datetime.now(UTC) - datetime.fromisoformat(entry["committed"]) < timedelta(minutes=1)
     _, out, _ = say("ls", "--stores", "stores")
-    head, row, _, total = out.splitlines()
+    head, row, _, total, *_ = out.splitlines()
     assert head.split() == ["stage", "size", "age", "identity", "facets"]
     assert row.split()[-len(kept.facets) :] == [v for v in kept.facets.values() if v]
     assert kept.identity[:16] in row
@@ -148,7 +149,7 @@ def test_no_stores_yet_is_no_fault_of_a_configuration(tell: Any) -> None:
 def test_a_root_by_name_that_is_not_there_cannot_be_reached(say: Any) -> None:
     code, out, err = say("ls", "--stores", "nowhere")
     assert (code, out) == (cli.UNREACHABLE, "")
-    assert err == ("finescale: nowhere: there is no such root of stores; give a folder or a URL\n")
+    assert err == "finescale: nowhere: there is no such root of stores; give a folder or a URL\n"
 
 
 def test_a_host_that_does_not_answer_cannot_be_reached(say: Any) -> None:
@@ -202,14 +203,25 @@ def test_why_shortens_a_grid_to_its_ends(say: Any) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_why_is_refused_for_what_is_not_committed(say: Any, kept: bool) -> None:
+def test_why_is_refused_for_what_is_not_there_and_nobody_plans(say: Any, kept: bool) -> None:
     url = commit(planned().stage("weights")[0]) if kept else "stores/weights/x.zarr"
     Path(url, store.SENTINEL).unlink(missing_ok=True)
     code, out, err = say("why", url)
     assert (code, out) == (cli.WRONG, "")
-    assert err == (
-        f"finescale: {url} is not committed (no .zmetadata); run the workflow again, it makes it\n"
-    )
+    assert ("is not committed" if kept else "no store of this name lies below stores") in err
+
+
+def test_why_tells_what_a_store_that_is_to_make_does_not_share_with_one_that_is_there(
+    tell: Any,
+) -> None:
+    """The answer to: why does this run again?"""
+    commit(planned().stage("adjust")[0])
+    configure({"adjust/half_window": 7})
+    run = start.read(changed({"adjust/half_window": 7}), Path("small.yaml"))
+    told = tell("why", run.plan.stage("adjust")[0].name, "--configfile", "small.yaml")
+    assert told["committed"] is None
+    (difference,) = told["differences"]
+    assert {"ingredient": "half_window", "here": 7, "there": 15}.items() <= difference.items()
 
 
 def test_a_store_without_its_manifest_is_told(say: Any) -> None:
@@ -221,6 +233,96 @@ def test_a_store_without_its_manifest_is_told(say: Any) -> None:
         f"finescale: {url} has no readable .manifest.json; delete the store and run the workflow "
         "again\n"
     )
+
+
+# --------------------------------------------------------------------------------------
+# verify, heal, trace, gc
+
+
+def fault(url: str, key: str) -> None:
+    """Damage one byte of an object."""
+    path = Path(url, key)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def named(url: str) -> tuple[list[str], ...]:
+    """Return the ways to name a store on a command line."""
+    run = start.read(changed({}), Path("small.yaml"))
+    (artefact,) = (a for a in run.plan.artefacts.values() if url.endswith(f"{a.name}.zarr"))
+    index = {"products": [{"path": url, "identity": artefact.identity}]}
+    Path("index.json").write_text(json.dumps(index))
+    return [url], [f"{url}/.zmetadata"], ["index.json"], ["small.yaml"], ["--stores", "stores"], [
+        "--configfile", "small.yaml"
+    ]  # fmt: skip
+
+
+def test_damage_is_found_however_the_store_is_named(say: Any, tell: Any) -> None:
+    url = commit(planned().stage("bcsd")[0])
+    ways = named(url)
+    for way in ways:
+        assert say("verify", "--deep", *way)[::2] == (cli.OK, "")
+    fault(url, "x/0")
+    for way in ways:
+        assert tell("verify", *way)["findings"] == [], "sizes are as they were"
+        assert say("verify", "--deep", *way)[0] == cli.DAMAGED
+        (finding,) = tell("verify", "--deep", *way)["findings"]
+        assert (finding["array"], finding["chunk"]) == ("x", "0")
+        assert Path(finding["store"]) == Path(url)
+
+
+def test_a_product_of_an_index_that_is_gone_is_damage(tell: Any) -> None:
+    named(url := commit(planned().stage("bcsd")[0]))
+    Path(url, store.SENTINEL).unlink()
+    (finding,) = tell("verify", "index.json")["findings"]
+    assert finding["kind"] == "uncommitted"
+    assert tell("verify", "small.yaml")["stores"] == 0, "what is to make is no damage"
+
+
+def test_what_is_damaged_is_recomputed(say: Any, tell: Any) -> None:
+    run = start.read(changed({}), Path("small.yaml"))
+    artefact = run.plan.stage("weights")[0]
+    url = f"stores/{artefact.path.removesuffix('/' + store.SENTINEL)}"
+    weights.run(
+        Job("weights", url, artefact.identity, artefact.facets, artefact.recipe),
+        **artefact.parameters,
+    )
+    before = Path(url, "S/0").read_bytes()
+    fault(url, "S/0")
+    told = tell("heal", "--configfile", "small.yaml")
+    assert [(h["store"], h["blocks"]) for h in told["healed"]] == [(url, 0)]
+    assert Path(url, "S/0").read_bytes() == before
+    assert say("heal", url) == (cli.OK, "1 stores, 0 healed\n", "")
+
+
+def test_garbage_is_listed_and_goes_only_on_demand(say: Any, tell: Any) -> None:
+    kept = commit(planned().stage("adjust")[0])
+    configure({"adjust/half_window": 7})
+    for way in ([], ["--yes"]):
+        assert tell("gc", "--configfile", "small.yaml", *way)["garbage"] == [], "it is too young"
+    told = tell("gc", "--configfile", "small.yaml", "--grace", "0")
+    assert [f"stores/{g['path']}" for g in told["garbage"]] == [kept]
+    assert told["bytes"] > 0 and Path(kept).exists()
+    tell("gc", "--configfile", "small.yaml", "--grace", "0", "--yes")
+    assert not Path(kept).exists()
+
+
+def test_configurations_of_several_roots_need_one_named(say: Any) -> None:
+    Path("other.yaml").write_text(yaml.safe_dump(changed({"stores": "elsewhere"})))
+    code, _, err = say("gc", "--configfile", "small.yaml", "other.yaml")
+    assert code == cli.WRONG
+    assert err == (
+        "finescale: which root of stores, elsewhere, stores? name it with --stores ROOT\n"
+    )
+
+
+def test_a_store_without_values_of_days_is_not_traced(say: Any) -> None:
+    url = commit(planned().stage("weights")[0])
+    where = ("--lat", "37", "--lon", "-33", "--time", "2000-01-01")
+    code, out, err = say("trace", url, *where, "--configfile", "small.yaml")
+    assert (code, out) == (cli.WRONG, "")
+    assert "weights" in err
 
 
 # --------------------------------------------------------------------------------------
@@ -323,7 +425,7 @@ def test_help_names_every_command_and_fits_a_terminal(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["bake"], ["why"], ["ls", "--stores", "a", "--configfile", "b"]]
+    "arguments", [[], ["bake"], ["why"], ["trace", "x.zarr"], ["gc", "--grace", "soon"]]
 )
 def test_a_wrong_command_line_is_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -127,7 +127,7 @@ def test_a_stage_page_names_each_parameter_and_its_default(word: str) -> None:
 
 
 def test_sections_of_the_configuration_were_found() -> None:
-    assert {"weights", "coarsen", "climatology", "adjust", "aggregate", "evaluate"} == set(
+    assert {"weights", "coarsen", "climatology", "adjust", "bcsd", "aggregate", "evaluate"} == set(
         CONFIGURED
     )
 

@@ -106,7 +106,7 @@ DIES = """
 import os, re, signal, sys
 
 def die(event, arguments):
-    if event == "os.rename":
+    if event in ("os.rename", "os.link"):
         path = arguments[1]
     elif event == "open" and isinstance(arguments[1], str) and set("wxa+") & set(arguments[1]):
         path = arguments[0]
@@ -118,7 +118,7 @@ def die(event, arguments):
 if "DIES_WRITING" in os.environ:
     sys.addaudithook(die)
 """
-"""A process with this in it is killed at the moment it begins to write, or renames, some file."""
+"""A process with this in it is killed at the moment it begins to write or to name some file."""
 
 
 def test_a_job_killed_at_any_moment_leaves_no_sentinel_and_the_rerun_repairs(

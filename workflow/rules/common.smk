@@ -81,6 +81,16 @@ def products():
     return [_stored(product.artefact.path) for product in PLAN.products]
 
 
+def stores():
+    """Return the sentinels of all stores, whose times say nothing."""
+    return [ancient(_stored(artefact.path)) for artefact in PLAN.artefacts.values()]
+
+
+def verified():
+    """Return the result of verification if the config makes it a gate."""
+    return [results("verified.json")] if CONFIG.verify.gate else []
+
+
 def evaluations():
     """Return the sentinels of all evaluations."""
     return [_stored(artefact.path) for artefact in PLAN.evaluations]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finescale import calendars, fields, trends
-from finescale.blocks import Piece, Tile, tiles
+from finescale.blocks import Tile, tiles
 from finescale.calendars import Days
 from finescale.errors import ContractError
 from finescale.fields import Field
@@ -22,7 +22,7 @@ from finescale.jitter import jitter_dry, restore_dry, uniform
 from finescale.job import Job
 from finescale.quantiles import Positions, Tails, quantile_map
 from finescale.standardise import within
-from finescale.store import Array, Store
+from finescale.store import Array, Piece, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finescale import calendars, fields, seasonal
-from finescale.blocks import Piece, Tile, slabs, tiles
+from finescale.blocks import Tile, slabs, tiles
 from finescale.fields import Field
 from finescale.job import Job
-from finescale.store import Array, Contract, Store, coordinate
+from finescale.store import Array, Contract, Piece, Store, coordinate
 from finescale.variables import VARIABLES
 
 

@@ -6,7 +6,7 @@ Blocks never see each other, so neither tiling order, threads nor workers change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finescale import store
 from finescale.errors import ConfigError
-from finescale.store import Region, Writer
+from finescale.store import Array, Piece, Region, Writer
 
-Piece = tuple[str, Region, NDArray[Any]]
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
 JOB_RESERVE_MB = 450
@@ -59,17 +59,51 @@ def slabs(n: int, length: int) -> list[slice]:
     return [slice(start, min(start + length, n)) for start in range(0, n, length)]
 
 
+Task = Tile | slice
+"""A tile with all of time, or a slab of the first dimension."""
+
+
+def name(task: Task) -> str:
+    """Return the name of a task in the journal of its store."""
+    ranges = [task] if isinstance(task, slice) else [task.lat, task.lon]
+    return "_".join(f"{s.start}-{s.stop}" for s in ranges)
+
+
+def keys(task: Task, arrays: Mapping[str, Array]) -> set[str]:
+    """Return the keys of the chunks that a task writes: of every array that has no values yet.
+
+    An array without lat and lon has one row and column for each tile.
+    """
+    written = {name: array for name, array in arrays.items() if array.values is None}
+    horizontal = next((a for a in written.values() if a.dims[-2:] == ("lat", "lon")), None)
+    found: set[str] = set()
+    for label, array in written.items():
+        whole = tuple(slice(0, n) for n in array.shape)
+        if isinstance(task, slice):
+            region: Region = (task, *whole[1:])
+        elif array.dims[-2:] == ("lat", "lon") or horizontal is None:
+            region = (*whole[:-2], task.lat, task.lon)
+        else:
+            row, column = (
+                s.start // c
+                for s, c in zip((task.lat, task.lon), horizontal.chunks[-2:], strict=True)
+            )
+            region = (*whole[:-2], slice(row, row + 1), slice(column, column + 1))
+        found |= store.keys(label, array, region)
+    return found
+
+
 @dataclass(frozen=True)
 class Fill:
-    """The task of a tile: write every piece that `compute` yields for it."""
+    """The task of a block: write every piece that `compute` yields for it."""
 
     writer: Writer
-    compute: Callable[[Tile], Iterable[Piece]]
+    compute: Callable[[Any], Iterable[Piece]]
 
-    def __call__(self, tile: Tile) -> None:
-        """Compute and write one tile."""
-        for name, region, values in self.compute(tile):
-            self.writer.write(name, region, values)
+    def __call__(self, task: Task) -> None:
+        """Compute and write one block."""
+        rows = self.writer.write_block(name(task), self.compute(task))
+        assert {row.key for row in rows} == keys(task, self.writer.arrays), name(task)
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from finescale import calendars, fields, seasonal
-from finescale.blocks import Piece, Tile, slabs, tiles
+from finescale.blocks import Tile, slabs, tiles
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.standardise import within
-from finescale.store import Array, Contract, Store, coordinate
+from finescale.store import Array, Contract, Piece, Store, coordinate
 from finescale.variables import MM_PER_DAY, VARIABLES
 
 DTR_FLOOR = 0.1

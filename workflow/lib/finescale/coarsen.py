@@ -8,11 +8,11 @@ import numpy as np
 
 from finescale import fields, regrid
 from finescale import weights as weights_stage
-from finescale.blocks import Piece, Tile, slabs, tiles
+from finescale.blocks import Tile, slabs, tiles
 from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
-from finescale.store import Store
+from finescale.store import Piece, Store
 
 READ_BYTES = 100_000_000
 """Largest region of the reference held at once."""

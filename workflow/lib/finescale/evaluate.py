@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finescale import calendars, fields, regrid, scores, store
-from finescale.blocks import Piece, Tile, tiles
+from finescale.blocks import Tile, tiles
 from finescale.calendars import Days
 from finescale.disaggregate import Interpolation
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.standardise import within
-from finescale.store import Array, Contract, Store
+from finescale.store import Array, Contract, Piece, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
 COUNTS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,12 @@ class Job:
         Parameters of the stage, by keyword.
     map
         Maps a function over tasks (`blocks.engine`).
+    threads
+        Of this process.
+    repair
+        What is known of a damaged store (`store.Repair`); None for a store that is made.
+    closing
+        What is given back when the job ends.
     """
 
     stage: str
@@ -47,28 +53,51 @@ class Job:
     map: Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]] = lambda function, tasks: [
         function(task) for task in tasks
     ]
+    threads: int = 1
+    repair: Any = None
+    closing: ExitStack = field(default_factory=ExitStack)
 
     def create(
         self, arrays: Mapping[str, Any], attributes: Mapping[str, Any], *, mask: Any = None
     ) -> Any:
-        """Return the writer of this job's store, its metadata and coordinates written."""
-        from finescale.store import Header, Writer
+        """Return the writer of this job's store, its metadata and coordinates written.
 
+        The lease of the store is ours from here on. None if another run, for which we waited, has
+        committed the store meanwhile.
+        """
+        from finescale import leases
+        from finescale.store import Header, Writer, is_committed
+
+        lease = leases.acquire(root_of(self.output), self.identity)
+        self.closing.callback(lease.release)
+        if lease.waited and is_committed(self.output, self.identity):
+            log.info("%s: another run has made %s", self.stage, self.output)
+            return None
         header = Header(self.stage, self.identity, self.facets, self.recipe)
-        return Writer(self.output, header, arrays, mask).create(
+        return Writer(self.output, header, arrays, mask, lease.fence, self.repair).create(
             {"Conventions": "CF-1.8", **attributes}
         )
 
     def fill(
         self, writer: Any, compute: Callable[[Any], Iterable[Any]], tasks: Sequence[Any]
     ) -> None:
-        """Write what `compute` yields for every task, then commit the store."""
-        from finescale.blocks import Fill
+        """Write what `compute` yields for every unfinished task, then commit the store."""
+        from finescale import blocks
 
-        log.info("%s: %d blocks", self.stage, len(tasks))
-        self.map(Fill(writer, compute), tasks)
-        writer.commit()
-        log.info("%s: committed %s", self.stage, self.output)
+        with self.closing:
+            if writer is None:
+                return
+            writer.forget(writer.finished - set(map(blocks.name, tasks)))
+            left = [
+                task
+                for task in tasks
+                if blocks.name(task) not in writer.finished
+                and not writer.adopt(blocks.name(task), blocks.keys(task, writer.arrays))
+            ]
+            log.info("%s: %d of %d blocks to write", self.stage, len(left), len(tasks))
+            self.map(blocks.Fill(writer, compute), left)
+            writer.commit()
+            log.info("%s: committed %s", self.stage, self.output)
 
     def source(self, content: str) -> Any:
         """Return the dataset with this content id, opened, after a check that it is unchanged.
@@ -117,7 +146,9 @@ def running(snakemake: Any) -> Iterator[Job]:
             mem_mb=snakemake.resources.get("mem_mb", 2000),
             scratch=snakemake.resources.get("tmpdir"),
         ) as mapper:
-            yield _job(snakemake, spec, mapper)
+            work = _job(snakemake, spec, mapper)
+            with work.closing:
+                yield work
     except FinescaleError as error:
         log.exception("%s failed", snakemake.rule)
         print(f"\n{snakemake.rule}: {error}\n", file=sys.stderr)
@@ -144,19 +175,34 @@ def _job(snakemake: Any, spec: Mapping[str, Any], mapper: Any) -> Job:
         files=outputs,
         lock=snakemake.config.get("lock", {}),
         map=mapper,
+        threads=snakemake.threads,
     )
 
 
 def _open(inputs: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stores of a rule's inputs by role, each with the identity the plan expects.
 
-    A role with a list of identities is a list of stores.
+    A role with a list of identities is a list of stores. An input that another run is making at
+    this moment is waited for.
     """
-    from finescale.store import open_store
+    from finescale import leases
+    from finescale.storage import Objects
+    from finescale.store import SENTINEL, open_store
+
+    def opened(path: str, identity: str) -> Any:
+        url = path.removesuffix(f"/{SENTINEL}")
+        if Objects(url).version(SENTINEL) is None:
+            leases.wait(root_of(url), identity)
+        return open_store(url).require(identity)
 
     return {
-        role: [open_store(p).require(i) for p, i in zip(inputs[role], wanted, strict=True)]
+        role: [opened(p, i) for p, i in zip(inputs[role], wanted, strict=True)]
         if isinstance(wanted, list)
-        else open_store(inputs[role]).require(wanted)
+        else opened(inputs[role], wanted)
         for role, wanted in expected.items()
     }
+
+
+def root_of(store: str) -> str:
+    """Return the root of stores that holds `<root>/<stage>/<store>`."""
+    return store.rpartition("/")[0].rpartition("/")[0] or "."

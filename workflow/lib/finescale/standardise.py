@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from finescale import domains, fields
-from finescale.blocks import Piece, Tile, slabs, tiles
+from finescale.blocks import Tile, slabs, tiles
 from finescale.calendars import Days, check_daily
 from finescale.errors import SourceError
 from finescale.grids import Grid
 from finescale.job import Job
-from finescale.store import Array
+from finescale.store import Array, Piece
 from finescale.variables import MM_PER_DAY
 
 NEGATIVE_PR = -0.1 * MM_PER_DAY

@@ -1,13 +1,16 @@
 """Stores: a Zarr store exists if and only if it has been written whole and verified.
 
-The only module that touches storage of ours. The protocol (docs/decisions/0001):
+The protocol (docs/decisions/0001, docs/manifest.md):
 
+    lease     one writer at a time (`leases`), shown before every block
     create    metadata, not consolidated: nobody opens it by accident
     write     every chunk, region by region, each checked against its array's contract
-    journal   <store>.journal/<region>.json: what was written, seen as it went out
-    audit     the listing holds every expected chunk, none extra, sizes as journalled
+    journal   <store>.journal/<block>.json: what was written, seen as it went out
+    audit     the listing holds every expected chunk, none extra, as journalled
     manifest  .manifest.json: the chunk table; its digest goes into .zattrs
     commit    .zmetadata, last and atomic; then the journal goes
+
+A writer that finds the journal of an interrupted attempt goes on where that one stopped.
 
 Local folders and URLs (gs://, s3://, memory://) go the same way through fsspec.
 """
@@ -18,18 +21,21 @@ import glob
 import hashlib
 import itertools
 import json
-import os
+import logging
 import platform
 import time
-import uuid
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 import fsspec
 import google_crc32c
+import numba
 import numcodecs
 import numpy as np
 import zarr
@@ -38,8 +44,13 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from finescale import __version__, identity
+from finescale import __version__, identity, manifest
 from finescale.errors import ContractError, StoreError, TransientError
+from finescale.leases import Fence
+from finescale.manifest import Manifest, Row
+from finescale.storage import PARTIAL, Entry, Objects, reported
+
+log = logging.getLogger("finescale")
 
 numcodecs.blosc.use_threads = False  # otherwise the same data encode to different bytes
 # A chunk that equals its fill value is written too; as an argument this is lost on reopening.
@@ -48,11 +59,17 @@ zarr.config.set({"array.write_empty_chunks": True})
 SENTINEL = ".zmetadata"
 MANIFEST = ".manifest.json"
 PROVENANCE = ".provenance.json"
-PARTIAL = ".partial"  # zarr's word too for a file that is not yet renamed
-MANIFEST_FORMAT = 1
+ATTRIBUTES = ".zattrs"
+JOURNAL = ".journal"
+HEADER = "header.json"
+CREATED = "create"
+"""The record of what `Writer.create` wrote: coordinates and small tables."""
+NUMERIC = ("numpy", "scipy", "numba", "zarr", "numcodecs")
 COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 0}
 
 Region = tuple[slice, ...]
+Piece = tuple[str, Region, NDArray[Any]]
+"""(array, region, values): whole chunks."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,11 @@ class Contract:
 
     valid_range: tuple[float, float] = (-np.inf, np.inf)
     nan: Literal["never", "mask", "allowed"] = "never"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contract as a manifest holds it; an open end of the range is null."""
+        ends = [float(v) if np.isfinite(v) else None for v in self.valid_range]
+        return {"valid_range": ends, "nan": self.nan}
 
 
 @dataclass(frozen=True)
@@ -136,12 +158,19 @@ def _chunk_statistics(values, mask):  # type: ignore[no-untyped-def]  # pragma: 
     return values.size, n_nan, low, high, total, missing, surplus
 
 
+def _crc32c(value: Buffer) -> str:
+    """Return the checksum of an object, 8 hex digits, without a copy of it."""
+    data = value.as_numpy_array().view()
+    data.flags.writeable = False
+    return f"{google_crc32c.value(data):08x}"
+
+
 class _Recorder(WrapperStore[Any]):
     """Passes everything on and notes size and crc32c of each object as it is written."""
 
     def __init__(self, store: Any) -> None:
         super().__init__(store)
-        self.written: dict[str, tuple[int, int]] = {}
+        self.written: dict[str, tuple[int, str]] = {}
 
     def with_read_only(self, read_only: bool = False) -> _Recorder:
         copy = _Recorder(self._store.with_read_only(read_only))
@@ -149,9 +178,50 @@ class _Recorder(WrapperStore[Any]):
         return copy
 
     async def set(self, key: str, value: Buffer) -> None:
-        data = value.to_bytes()
-        self.written[key] = (len(data), google_crc32c.value(data))
+        self.written[key] = (len(value), _crc32c(value))
         await self._store.set(key, value)
+
+
+class _Checked(WrapperStore[Any]):
+    """Passes chunks on that are what was committed, and refuses any other.
+
+    A missing chunk would otherwise read as fill value, without a word.
+    """
+
+    def __init__(self, store: Any, url: str = "", digest: str = "") -> None:
+        super().__init__(store)
+        self.url, self.digest = url, digest
+
+    def with_read_only(self, read_only: bool = False) -> _Checked:
+        return _Checked(self._store.with_read_only(read_only), self.url, self.digest)
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Buffer | None:
+        value: Buffer | None = await self._store.get(key, *arguments, **options)
+        expected = _checksums(self.url, self.digest).get(key)
+        if expected is not None:
+            found = None if value is None else _crc32c(value)
+            if found != expected:
+                raise StoreError(
+                    f"{self.url}: chunk {key} is "
+                    f"{'missing' if found is None else 'not what was committed'}; "
+                    f"`finescale heal {self.url}` recomputes it"
+                )
+        return value
+
+
+@lru_cache(maxsize=64)
+def _checksums(url: str, digest: str) -> dict[str, str]:
+    """Return the checksum of each chunk, by key, of the manifest that has this digest."""
+    try:
+        content = Objects(url).get(MANIFEST)
+    except FileNotFoundError:
+        content = b""
+    if manifest.sha256(content) != digest:
+        raise StoreError(
+            f"{url}: its {MANIFEST} is {'not the one it was committed with' if content else 'gone'}"
+            f"; `finescale heal --configfile F {url}` makes the store anew"
+        )
+    return {row.key: row.crc32c for row in manifest.parse(content, where=url).rows}
 
 
 def _zarr_store(url: str, *, read_only: bool = False) -> Any:
@@ -165,30 +235,63 @@ def _zarr_store(url: str, *, read_only: bool = False) -> Any:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """What is known of a damaged store: its sound chunks by key, and what it must be again.
+
+    `digest` is that of its manifest; empty if that is lost, too.
+    """
+
+    sound: Mapping[str, Row] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class Writer:
-    """A store that is being written; picklable, so that blocks can be written by any process."""
+    """A store that is being written; picklable, so that blocks can be written by any process.
+
+    `finished` names the blocks that an earlier attempt has written.
+    """
 
     url: str
     header: Header
     arrays: Mapping[str, Array]
     mask: NDArray[np.bool_] | None = None
+    fence: Fence | None = None
+    repair: Repair | None = None
+    finished: frozenset[str] = frozenset()
 
     @property
-    def journal(self) -> str:
-        """Return where the records of written regions lie."""
-        return self.url + ".journal"
+    def journal(self) -> Objects:
+        """Return where the records of finished blocks lie."""
+        return Objects(self.url + JOURNAL)
 
     def create(self, attributes: Mapping[str, Any]) -> Writer:
-        """Clear whatever lies there and write the metadata and the arrays that have values."""
-        fs, root = fsspec.core.url_to_fs(self.url)
-        for path in (f"{root}/{SENTINEL}", root, root + ".journal"):
-            if fs.exists(path):
-                fs.rm(path, recursive=True)
-        fs.invalidate_cache()
-        fs.makedirs(root, exist_ok=True)
+        """Write the metadata and the arrays that have values; return the writer of the blocks.
+
+        Whatever lies there is cleared, but for the sound chunks of a store to repair and the blocks
+        of an attempt that was interrupted: same identity, same library, same numeric libraries,
+        chunks as they were written.
+        """
+        objects, journal = Objects(self.url), self.journal
+        objects.remove([SENTINEL])
+        kept = self._finished()
+        chunks = {row.key for rows in kept.values() for row in rows}
+        chunks |= self.repair.sound.keys() if self.repair else set()
+        if chunks:
+            objects.remove(objects.list().keys() - chunks)
+        else:
+            objects.clear()
+        journal.remove(journal.list().keys() - {HEADER, *map(_record, kept)})
+        journal.put(HEADER, self.journal_header())
+        with reported(self.url):
+            rows = self._declare(attributes)
+        journal.put(_record(CREATED), manifest.record(CREATED, rows))
+        return replace(self, finished=frozenset(kept))
+
+    def _declare(self, attributes: Mapping[str, Any]) -> list[Row]:
         group = zarr.open_group(
             _zarr_store(self.url),
-            mode="w-",
+            mode="a",
             zarr_format=2,
             attributes={
                 **attributes,
@@ -197,6 +300,7 @@ class Writer:
                 "finescale_facets": dict(self.header.facets),
             },
         )
+        rows = []
         for name, array in self.arrays.items():
             group.create_array(
                 name,
@@ -209,11 +313,81 @@ class Writer:
                 attributes={"_ARRAY_DIMENSIONS": list(array.dims), **array.attributes},
             )
             if array.values is not None:
-                self.write(name, tuple(slice(0, n) for n in array.shape), array.values)
-        return self
+                rows += self.write(name, tuple(slice(0, n) for n in array.shape), array.values)
+        return rows
 
-    def write(self, name: str, region: Region, values: NDArray[Any]) -> None:
-        """Check a region that is a whole number of chunks, write it, journal it.
+    def journal_header(self) -> bytes:
+        """Return what must be equal for an attempt to go on where another one stopped."""
+        libraries = {name: version for name, version in _provenance().items() if name in NUMERIC}
+        return identity.canonical(
+            {
+                "format": manifest.FORMAT,
+                "identity": self.header.identity,
+                "library": _library_digest(),
+                "versions": libraries,
+            }
+        ).encode()
+
+    def _finished(self) -> dict[str, list[Row]]:
+        """Return the blocks of an interrupted attempt that count, by name."""
+        try:
+            if self.journal.get(HEADER) != self.journal_header():
+                return {}
+        except FileNotFoundError:
+            return {}
+        expected, lying = expected_keys(self.arrays), Objects(self.url).list()
+        found = {}
+        for block, rows in self._records().items():
+            if block != CREATED and all(
+                row.key in expected and self._is_whole(row, lying) for row in rows
+            ):
+                found[block] = rows
+        return found
+
+    def _records(self) -> dict[str, list[Row]]:
+        """Return the journal's records that can be read, by block."""
+        journal = self.journal
+        names = [key for key in journal.list() if key.endswith(".json") and key != HEADER]
+        records = {name: manifest.read_record(journal.get(name)) for name in sorted(names)}
+        for name in (name for name, found in records.items() if found is None):
+            log.warning("%s/%s cannot be read: its block counts as unwritten", journal.url, name)
+        return dict(found for found in records.values() if found is not None)
+
+    def _is_whole(self, row: Row, lying: Mapping[str, Entry]) -> bool:
+        """Tell whether a chunk lies there as it was written."""
+        entry = lying.get(row.key)
+        if entry is None or entry.size != row.size:
+            return False
+        content = None if entry.crc32c else Objects(self.url).get(row.key)
+        return row.crc32c == (entry.crc32c or f"{google_crc32c.value(content):08x}")
+
+    def write_block(self, block: str, pieces: Iterable[Piece]) -> list[Row]:
+        """Check and write the pieces of a block, then its record: from then on it is finished."""
+        self._check_fence()
+        rows = [row for piece in pieces for row in self.write(*piece)]
+        self._check_fence()
+        self.journal.put(_record(block), manifest.record(block, rows))
+        return rows
+
+    def adopt(self, block: str, chunks: Iterable[str]) -> bool:
+        """Count a block as finished if all of its chunks are sound; tell whether."""
+        sound = self.repair.sound if self.repair else {}
+        rows = [sound[key] for key in sorted(chunks) if key in sound]
+        whole = len(rows) == len(set(chunks))
+        if whole:
+            self.journal.put(_record(block), manifest.record(block, rows))
+        return whole
+
+    def forget(self, blocks: Iterable[str]) -> None:
+        """Take back records of blocks: those of an attempt that cut its work up otherwise."""
+        self.journal.remove(map(_record, blocks))
+
+    def _check_fence(self) -> None:
+        if self.fence is not None:
+            self.fence.check()
+
+    def write(self, name: str, region: Region, values: NDArray[Any]) -> list[Row]:
+        """Check a region that is a whole number of chunks and write it; return its chunks' rows.
 
         Raises
         ------
@@ -236,31 +410,27 @@ class Writer:
                 f"{self.url}: `{name}` region {_extent(region)} must be {shape} {array.dtype}, "
                 f"found {values.shape} {values.dtype}"
             )
-        records = self._check(name, array, region, values)
+        statistics = self._check(name, array, region, values)
         recorder = _Recorder(_zarr_store(self.url))
-        target = zarr.open_array(recorder, path=name, mode="r+", zarr_format=2)
-        target[region] = values
-        entries = []
-        for key, statistics in sorted(records.items()):
-            size, crc = recorder.written[key]
-            entries.append([key, size, f"{crc:08x}", *statistics])
-        starts = "-".join(str(s.start) for s in region)
-        _put(f"{self.journal}/{name}.{starts}.json", json.dumps(entries))
+        with reported(self.url):
+            target = zarr.open_array(recorder, path=name, mode="r+", zarr_format=2)
+            target[region] = values
+        return [
+            Row(key, size, crc32c, *statistics[key])
+            for key, (size, crc32c) in sorted(recorder.written.items())
+        ]
 
     def _check(
         self, name: str, array: Array, region: Region, values: NDArray[Any]
     ) -> dict[str, list[Any]]:
         """Return the statistics of each chunk of a region, by key, once the contract holds."""
         records: dict[str, list[Any]] = {}
-        ranges = [
-            range(s.start // c, -(-s.stop // c)) for s, c in zip(region, array.chunks, strict=True)
-        ]
-        for index in itertools.product(*ranges):
+        for index in _indices(array, region):
             inner = tuple(
                 slice(i * c - s.start, min((i + 1) * c, n) - s.start)
                 for i, c, n, s in zip(index, array.chunks, array.shape, region, strict=True)
             )
-            key = f"{name}/" + (".".join(map(str, index)) or "0")
+            key = _key(name, index)
             if values.dtype.kind not in "fiub":
                 records[key] = [int(values[inner].size), 0, None, None, None]
                 continue
@@ -306,105 +476,125 @@ class Writer:
         Raises
         ------
         StoreError
-            A chunk is missing, extra or of another size than was written.
+            A chunk is missing, extra or not what was written.
         """
-        fs, root = fsspec.core.url_to_fs(self.url)
-        fs.invalidate_cache()
-        entries = [
-            entry
-            for path in fs.find(root + ".journal")
-            if path.endswith(".json")
-            for entry in json.loads(fs.cat_file(path))
-        ]
-        entries.sort(key=lambda entry: entry[0])
-        listing = _listing(self.url)
-        for key in [key for key in listing if key.endswith(PARTIAL)]:
-            fs.rm_file(f"{root}/{key}")  # a killed worker's, whose task ran again elsewhere
-            del listing[key]
-        _audit(self.url, self.arrays, entries, listing)
-        manifest = identity.canonical(
+        objects, journal = Objects(self.url), self.journal
+        self._check_fence()
+        rows = sorted(chain.from_iterable(self._records().values()), key=lambda row: row.key)
+        lying = objects.list()
+        partial = {key for key in lying if key.endswith(PARTIAL)}
+        objects.remove(partial)  # a killed worker's, whose task ran again elsewhere
+        self._audit(rows, {key: lying[key] for key in lying.keys() - partial})
+        metadata = {key: objects.get(key) for key in metadata_keys(self.arrays)}
+        made = Manifest(
+            self.header.identity,
+            self.header.recipe,
             {
-                "format": MANIFEST_FORMAT,
-                "identity": self.header.identity,
-                "recipe": self.header.recipe,
-                "columns": ["key", "bytes", "crc32c", "count", "nan", "min", "max", "sum"],
-                "chunks": entries,
-            }
+                key: manifest.attributes_digest(json.loads(content))
+                if key == ATTRIBUTES
+                else manifest.sha256(content)
+                for key, content in sorted(metadata.items())
+            },
+            {name: array.contract.to_json() for name, array in sorted(self.arrays.items())},
+            None if self.mask is None else _describe_mask(self.mask),
+            tuple(rows),
         )
-        _put(f"{self.url}/{MANIFEST}", manifest)
-        attributes = json.loads(fs.cat_file(f"{root}/.zattrs"))
-        attributes["finescale_manifest"] = hashlib.sha256(manifest.encode()).hexdigest()
-        _put(f"{self.url}/.zattrs", json.dumps(attributes, sort_keys=True, indent=1))
-        _put(f"{self.url}/{PROVENANCE}", json.dumps(_provenance(), sort_keys=True, indent=1))
-        _put(f"{self.url}/{SENTINEL}", _consolidated(fs, root, self.arrays))
-        if fs.exists(root + ".journal"):
-            fs.rm(root + ".journal", recursive=True)
+        if self.repair and self.repair.digest not in ("", made.digest):
+            journal.clear()
+            raise StoreError(
+                f"{self.url}: recomputed blocks differ from what was committed, since other "
+                f"versions of libraries made it (see its {PROVENANCE}); it is not committed any "
+                "more: run the workflow again, it makes all of it anew"
+            )
+        objects.put(MANIFEST, made.text.encode())
+        attributes = {**json.loads(metadata[ATTRIBUTES]), manifest.DIGEST: made.digest}
+        metadata[ATTRIBUTES] = json.dumps(attributes, sort_keys=True, indent=1).encode()
+        objects.put(ATTRIBUTES, metadata[ATTRIBUTES])
+        objects.put(PROVENANCE, json.dumps(_provenance(), sort_keys=True, indent=1).encode())
+        objects.flush()
+        self._check_fence()
+        if not objects.create(SENTINEL, consolidated(metadata)):
+            raise StoreError(
+                f"{self.url}: another run committed other data for the same identity; "
+                "delete the store and run the workflow again"
+            )
+        journal.clear()
+
+    def _audit(self, rows: Sequence[Row], lying: Mapping[str, Entry]) -> None:
+        expected = expected_keys(self.arrays)
+        journalled = {row.key: row for row in rows}
+        times = Counter(row.key for row in rows)
+        metadata = metadata_keys(self.arrays)
+        wrong = [f"{k}: missing" for k in sorted(expected - lying.keys())]
+        wrong += [f"{k}: not journalled" for k in sorted(expected - journalled.keys())]
+        wrong += [f"{k}: written {n} times" for k, n in sorted(times.items()) if n > 1]
+        wrong += [f"{k}: unexpected object" for k in sorted(lying.keys() - expected - metadata)]
+        wrong += [
+            f"{k}: {lying[k].size} bytes, wrote {row.size}"
+            for k, row in sorted(journalled.items())
+            if k in lying and lying[k].size != row.size
+        ]
+        if not wrong:
+            # A writer that lost its lease may have been about to write: then all is read again.
+            suspect = self.fence is not None and self.fence.number > 1
+            wrong = [
+                f"{k}: not what was written"
+                for k, row in sorted(journalled.items())
+                if (suspect or lying[k].crc32c) and not self._is_whole(row, lying)
+            ]
+        if wrong:
+            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise StoreError(
+                f"{self.url} is not whole, so it is not committed: {'; '.join(wrong[:5])}{more}"
+            )
 
 
 def _extent(region: Region) -> str:
     return "[" + ", ".join(f"{s.start}:{s.stop}" for s in region) + "]"
 
 
-def _put(url: str, text: str) -> None:
-    """Write a small object atomically: rename on a file system, one PUT elsewhere."""
-    fs, path = fsspec.core.url_to_fs(url)
-    if "file" not in fs.protocol and "local" not in fs.protocol:
-        fs.pipe_file(path, text.encode())
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _record(block: str) -> str:
+    return f"{block}.json"
 
 
-def _listing(url: str) -> dict[str, int]:
-    """Return size by key of everything in the store."""
-    fs, root = fsspec.core.url_to_fs(url)
-    found = fs.find(root, detail=True)
-    return {key[len(root.rstrip("/")) + 1 :]: int(info["size"]) for key, info in found.items()}
+def _key(name: str, index: tuple[int, ...]) -> str:
+    return f"{name}/" + (".".join(map(str, index)) or "0")
+
+
+def _indices(array: Array, region: Region) -> Iterator[tuple[int, ...]]:
+    """Yield the indices of the chunks of a region."""
+    return itertools.product(
+        *(range(s.start // c, -(-s.stop // c)) for s, c in zip(region, array.chunks, strict=True))
+    )
+
+
+def keys(name: str, array: Array, region: Region) -> set[str]:
+    """Return the keys of the chunks of a region."""
+    return {_key(name, index) for index in _indices(array, region)}
 
 
 def expected_keys(arrays: Mapping[str, Array]) -> set[str]:
     """Return the keys of every chunk that the declared arrays have."""
     return {
-        f"{name}/" + (".".join(map(str, index)) or "0")
+        key
         for name, array in arrays.items()
-        for index in itertools.product(
-            *(range(-(-n // c)) for n, c in zip(array.shape, array.chunks, strict=True))
-        )
+        for key in keys(name, array, tuple(slice(0, n) for n in array.shape))
     }
 
 
-def _audit(
-    url: str, arrays: Mapping[str, Array], entries: list[list[Any]], listing: dict[str, int]
-) -> None:
-    expected = expected_keys(arrays)
-    journalled = {entry[0]: entry[1] for entry in entries}
-    times = Counter(entry[0] for entry in entries)
-    metadata = {".zgroup", ".zattrs"} | {f"{n}/{f}" for n in arrays for f in (".zarray", ".zattrs")}
-    wrong = [f"{k}: missing" for k in sorted(expected - listing.keys())]
-    wrong += [f"{k}: not journalled" for k in sorted(expected - journalled.keys())]
-    wrong += [f"{k}: written {n} times" for k, n in sorted(times.items()) if n > 1]
-    wrong += [f"{k}: unexpected object" for k in sorted(listing.keys() - expected - metadata)]
-    wrong += [
-        f"{k}: {listing[k]} bytes, wrote {size}"
-        for k, size in sorted(journalled.items())
-        if k in listing and listing[k] != size
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise StoreError(
-            f"{url} is not whole, so it is not committed: {'; '.join(wrong[:5])}{more}"
-        )
+def metadata_keys(arrays: Iterable[str]) -> set[str]:
+    """Return the keys of the metadata of a store with these arrays."""
+    return {".zgroup", ATTRIBUTES} | {f"{n}/{f}" for n in arrays for f in (".zarray", ".zattrs")}
 
 
-def _consolidated(fs: Any, root: str, arrays: Mapping[str, Array]) -> str:
-    keys = [".zgroup", ".zattrs", *(f"{n}/{f}" for n in arrays for f in (".zarray", ".zattrs"))]
-    metadata = {key: json.loads(fs.cat_file(f"{root}/{key}")) for key in sorted(keys)}
-    return json.dumps({"metadata": metadata, "zarr_consolidated_format": 1}, indent=1)
+def consolidated(metadata: Mapping[str, bytes]) -> bytes:
+    """Return the content of the sentinel: all metadata by key."""
+    parts = {key: json.loads(content) for key, content in sorted(metadata.items())}
+    return json.dumps({"metadata": parts, "zarr_consolidated_format": 1}, indent=1).encode()
+
+
+def _describe_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"sha256": manifest.sha256(np.packbits(mask).tobytes()), "count": int(mask.sum())}
 
 
 def _provenance() -> dict[str, Any]:
@@ -412,11 +602,22 @@ def _provenance() -> dict[str, Any]:
         "finescale": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "scipy": version("scipy"),
+        "numba": numba.__version__,
         "zarr": zarr.__version__,
         "numcodecs": numcodecs.__version__,
         "host": platform.node(),
         "committed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+@cache
+def _library_digest() -> str:
+    """Return the digest of this library's source."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 # --------------------------------------------------------------------------------------
@@ -433,12 +634,13 @@ class Store:
     def group(self) -> zarr.Group:
         """Return the consolidated group."""
         try:
-            return zarr.open_group(
-                _zarr_store(self.url, read_only=True),
-                mode="r",
-                zarr_format=2,
-                use_consolidated=True,
-            )
+            with reported(self.url):
+                plain = _zarr_store(self.url, read_only=True)
+                consolidated: dict[str, Any] = {"mode": "r", "zarr_format": 2}
+                consolidated |= {"use_consolidated": True}
+                digest = zarr.open_group(plain, **consolidated).attrs[manifest.DIGEST]
+                _checksums(self.url, str(digest))
+                return zarr.open_group(_Checked(plain, self.url, str(digest)), **consolidated)
         except (ValueError, FileNotFoundError, KeyError) as error:
             raise StoreError(
                 f"{self.url} is not committed (no {SENTINEL}); run the workflow again, it makes it"
@@ -481,7 +683,8 @@ class Store:
 
     def read(self, name: str, region: Region | None = None) -> NDArray[Any]:
         """Return a region of an array (all of it by default)."""
-        return np.asarray(self.array(name)[region if region is not None else ...])
+        with reported(self.url):
+            return np.asarray(self.array(name)[region if region is not None else ...])
 
 
 def open_store(url: str) -> Store:
@@ -495,6 +698,14 @@ def open_store(url: str) -> Store:
     store = Store(url.rstrip("/").removesuffix("/" + SENTINEL))
     store.group  # noqa: B018  opens, so that an uncommitted store is refused here
     return store
+
+
+def is_committed(url: str, identity: str) -> bool:
+    """Tell whether a store is committed and has this identity."""
+    try:
+        return open_store(url).identity == identity
+    except StoreError:
+        return False
 
 
 # --------------------------------------------------------------------------------------
@@ -516,8 +727,7 @@ class Description:
 
 def exists(root: str) -> bool:
     """Tell whether a root of stores is there."""
-    fs, base = fsspec.core.url_to_fs(root)
-    return bool(fs.exists(base))
+    return Objects(root).exists()
 
 
 def list_stores(root: str) -> list[str]:
@@ -549,22 +759,21 @@ def describe(url: str) -> Description:
         It is not committed, or its manifest is gone.
     """
     url = open_store(url).url
-    fs, root = fsspec.core.url_to_fs(url)
-    read = {}
+    read = []
     for name in (MANIFEST, PROVENANCE):
         try:
-            read[name] = json.loads(fs.cat_file(f"{root}/{name}"))
-        except (FileNotFoundError, ValueError) as error:
+            read.append(Objects(url).get(name))
+        except FileNotFoundError as error:
             raise StoreError(
                 f"{url} has no readable {name}; delete the store and run the workflow again"
             ) from error
-    manifest = read[MANIFEST]
+    found = manifest.parse(read[0], where=f"{url}/{MANIFEST}")
     return Description(
         url=url,
-        stage=manifest["recipe"]["stage"],
-        identity=manifest["identity"],
-        facets=manifest["recipe"]["facets"],
-        recipe=manifest["recipe"],
-        size=sum(chunk[1] for chunk in manifest["chunks"]),
-        committed=read[PROVENANCE]["committed"],
+        stage=found.recipe["stage"],
+        identity=found.identity,
+        facets=found.recipe["facets"],
+        recipe=dict(found.recipe),
+        size=sum(row.size for row in found.rows),
+        committed=json.loads(read[1])["committed"],
     )

@@ -47,6 +47,9 @@ def report_spec(rule: str, config: Config, plan: Plan) -> dict[str, Any]:
     elif rule == "tabulate_scores":
         inputs = {"evaluations": [e.identity for e in plan.evaluations]}
         parameters = {"waive": list(config.evaluate.waive)}
+    elif rule in ("verify", "verify_stores"):
+        identities = [artefact.identity for artefact in plan.artefacts.values()]
+        parameters = {"identities": identities, "deep": config.verify.depth == "deep"}
     elif rule == "write_summary":
         parameters = {"name": config.name}
     return {"stage": "report", "inputs": inputs, "parameters": parameters}

@@ -1,0 +1,127 @@
+"""What the commit protocol costs: `./run python tests/benchmarks/bench_store.py [--json FILE]`.
+
+Each pair of figures is measured alternately in one process; the ratio of their medians is what
+counts, times are of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from finescale.store import COMPRESSOR, Array, Contract, Header, Writer, open_store
+
+SHAPE, CHUNKS = (3660, 96, 96), (366, 48, 48)
+THREADS = 2
+ROUNDS = 7
+HEADER = Header("bcsd", "ab" * 32, {"variable_id": "tas"}, {"stage": "bcsd", "version": 1})
+
+
+def regions() -> list[tuple[slice, ...]]:
+    """Return the chunks of the store, one region each."""
+    return [
+        (slice(t, t + CHUNKS[0]), slice(y, y + CHUNKS[1]), slice(x, x + CHUNKS[2]))
+        for y in range(0, SHAPE[1], CHUNKS[1])
+        for x in range(0, SHAPE[2], CHUNKS[2])
+        for t in range(0, SHAPE[0], CHUNKS[0])
+    ]
+
+
+def in_threads(function: Callable[[Any], Any]) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(function, regions()))
+
+
+def committed(folder: Path, values: NDArray[np.float32]) -> None:
+    """Write a store with everything: checks, statistics, journal, audit, manifest, sentinel."""
+    array = Array(("time", "lat", "lon"), SHAPE, CHUNKS, "<f4", {}, Contract((150, 400), "mask"))
+    mask = ~np.isnan(values[0])
+    writer = Writer(str(folder / "x.zarr"), HEADER, {"tas": array}, mask).create({})
+    in_threads(
+        lambda r: writer.write_block("-".join(str(s.start) for s in r), [("tas", r, values[r])])
+    )
+    writer.commit()
+
+
+def bare(folder: Path, values: NDArray[np.float32]) -> None:
+    """Write the same chunks with Zarr alone."""
+    array = zarr.create_array(
+        str(folder / "bare.zarr"), shape=SHAPE, chunks=CHUNKS, dtype="<f4", zarr_format=2,
+        compressors=numcodecs.get_codec(COMPRESSOR), fill_value=np.nan,
+    )  # fmt: skip
+
+    def write(region: tuple[slice, ...]) -> None:
+        array[region] = values[region]
+
+    in_threads(write)
+
+
+def read_checked(folder: Path, values: NDArray[np.float32]) -> None:
+    """Read a committed store; every chunk is compared with its checksum."""
+    array = open_store(str(folder / "x.zarr")).array("tas")
+    in_threads(lambda region: array[region])
+
+
+def read_bare(folder: Path, values: NDArray[np.float32]) -> None:
+    """Read the same chunks with Zarr alone."""
+    array = zarr.open_array(str(folder / "x.zarr"), path="tas", mode="r", zarr_format=2)
+    in_threads(lambda region: array[region])
+
+
+PAIRS = {"commit / bare write": (committed, bare), "checked / bare read": (read_checked, read_bare)}
+
+
+def measure() -> dict[str, Any]:
+    """Return seconds of each function and the ratio of each pair."""
+    rng = np.random.default_rng(0)
+    cycle = 285 + 10 * np.sin(np.arange(SHAPE[0]) * 2 * np.pi / 366)[:, None, None]
+    values = (cycle + rng.normal(0, 3, SHAPE)).astype(np.float32)
+    values[:, :20, :20] = np.nan
+    taken: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        committed(folder, values)
+        for _ in range(ROUNDS):
+            for pair in PAIRS.values():
+                for function in pair:
+                    if function in (committed, bare):
+                        for path in folder.iterdir():
+                            shutil.rmtree(path)
+                    begin = time.perf_counter()
+                    function(folder, values)
+                    taken.setdefault(function.__name__, []).append(time.perf_counter() - begin)
+                    if function is bare:
+                        committed(folder, values)
+        store = folder / "x.zarr"
+        data = sum(p.stat().st_size for p in store.rglob("*") if not p.name.startswith("."))
+        manifest = (store / ".manifest.json").stat().st_size
+    median = {name: statistics.median(times) for name, times in taken.items()}
+    return {
+        "MB": values.nbytes / 1e6,
+        "threads": THREADS,
+        "seconds": median,
+        "ratio": {n: median[a.__name__] / median[b.__name__] for n, (a, b) in PAIRS.items()},
+        "manifest / data": manifest / data,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    found = json.dumps(measure(), indent=1)
+    print(found)
+    if path := parser.parse_args().json:
+        path.write_text(found + "\n")
