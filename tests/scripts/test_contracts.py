@@ -31,7 +31,7 @@ LIBRARY = ROOT / "workflow" / "lib" / "finescale"
 ENVIRONMENT = "../../envs/finescale.yaml"
 OF_A_STAGE = {"committed", "sentinel", "spec", "cores", "memory"}
 ALWAYS = {"verify"}
-"""Rules without an output: they run whenever they are asked for."""
+"""Rules without output, input and benchmark: they run whenever they are asked for."""
 THINKING = {
     *("FunctionDef", "AsyncFunctionDef", "ClassDef", "Lambda"),
     *("For", "While", "ListComp", "SetComp", "DictComp", "GeneratorExp"),
@@ -99,12 +99,12 @@ def read_rules(text: str, file: str = "rules.smk") -> list[Rule]:
 
 def faults_of_rule(rule: Rule) -> list[str]:
     """Return what a rule that runs a script lacks or should not have."""
-    wanted = {"docstring", "output", "log", "conda", "script"}
+    wanted = {"docstring", "output", "log", "conda", "script", "benchmark"}
     if rule.name in ALWAYS:
-        wanted.remove("output")
+        wanted -= {"output", "benchmark"}
+    if rule.is_local:
+        wanted.remove("benchmark")
     faults = [f"no {name}" for name in sorted(wanted - rule.directives.keys())]
-    if "benchmark" not in rule.directives and not rule.is_local:
-        faults.append("no benchmark")
     for name in ("input", "output", "params"):
         call = rule.directives.get(name)
         if call and ("**" in rule.names(name) or (call.args and not rule.unpacked(name))):

@@ -148,7 +148,7 @@ class Watch:
     """Looks at leases and knows since when each of them is unchanged, by its own clock."""
 
     objects: Objects
-    since: dict[str, tuple[str, float]] = field(default_factory=dict)
+    since: dict[str, tuple[str | None, float]] = field(default_factory=dict)
     holder: dict[str, Any] = field(default_factory=dict)
 
     def is_over(self, key: str) -> bool:
@@ -162,8 +162,6 @@ class Watch:
         try:
             self.holder = _holder(self.objects.get(key))
         except FileNotFoundError:
-            version = None
-        if version is None:
             return False  # released just now: look again
         if key not in self.since:
             log.info("waiting for %s, held by %s", key, self.holder.get("host", "nobody known"))

@@ -194,19 +194,6 @@ class Objects:
             fs.invalidate_cache()
             fs.rm(root, recursive=True)
 
-    def flush(self) -> None:
-        """Return once all that was written survives a loss of power; URLs keep their promise."""
-        if not self.is_local:
-            return
-        folder = self._at()[1]
-        with reported(self.url):
-            for path in [folder, *(f"{folder}/{key}" for key in self.list())]:
-                number = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(number)
-                finally:
-                    os.close(number)
-
     def exists(self) -> bool:
         """Tell whether there is such a root."""
         fs, root = self._at()

@@ -26,7 +26,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from itertools import chain
@@ -45,7 +45,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from finescale import __version__, identity, manifest
-from finescale.errors import ContractError, StoreError, TransientError
+from finescale.errors import ContractError, FinescaleError, StoreError, TransientError
 from finescale.leases import Fence
 from finescale.manifest import Manifest, Row
 from finescale.storage import PARTIAL, Entry, Objects, reported
@@ -259,6 +259,13 @@ class Writer:
     fence: Fence | None = None
     repair: Repair | None = None
     finished: frozenset[str] = frozenset()
+    _targets: dict[str, tuple[_Recorder, zarr.Array[Any]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs; it opens the arrays itself."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"_targets": {}}
 
     @property
     def journal(self) -> Objects:
@@ -411,14 +418,22 @@ class Writer:
                 f"found {values.shape} {values.dtype}"
             )
         statistics = self._check(name, array, region, values)
-        recorder = _Recorder(_zarr_store(self.url))
+        recorder, target = self._target(name)
         with reported(self.url):
-            target = zarr.open_array(recorder, path=name, mode="r+", zarr_format=2)
             target[region] = values
         return [
-            Row(key, size, crc32c, *statistics[key])
-            for key, (size, crc32c) in sorted(recorder.written.items())
+            Row(key, *recorder.written.pop(key), *found)
+            for key, found in sorted(statistics.items())
         ]
+
+    def _target(self, name: str) -> tuple[_Recorder, zarr.Array[Any]]:
+        """Return an array to write to, opened once in a process."""
+        if name not in self._targets:
+            recorder = _Recorder(_zarr_store(self.url))
+            with reported(self.url):
+                target = zarr.open_array(recorder, path=name, mode="r+", zarr_format=2)
+            self._targets.setdefault(name, (recorder, target))
+        return self._targets[name]
 
     def _check(
         self, name: str, array: Array, region: Region, values: NDArray[Any]
@@ -511,7 +526,6 @@ class Writer:
         metadata[ATTRIBUTES] = json.dumps(attributes, sort_keys=True, indent=1).encode()
         objects.put(ATTRIBUTES, metadata[ATTRIBUTES])
         objects.put(PROVENANCE, json.dumps(_provenance(), sort_keys=True, indent=1).encode())
-        objects.flush()
         self._check_fence()
         if not objects.create(SENTINEL, consolidated(metadata)):
             raise StoreError(
@@ -735,13 +749,16 @@ def list_stores(root: str) -> list[str]:
 
     Raises
     ------
-    TransientError
-        The root cannot be reached.
+    StoreError, TransientError
+        Listing is not permitted; the root cannot be reached.
     """
     try:
-        fs, base = fsspec.core.url_to_fs(root)
-        fs.invalidate_cache()
-        found = fs.glob(f"{glob.escape(base.rstrip('/'))}/*/*.zarr/{SENTINEL}")
+        with reported(root):
+            fs, base = fsspec.core.url_to_fs(root)
+            fs.invalidate_cache()
+            found = fs.glob(f"{glob.escape(base.rstrip('/'))}/*/*.zarr/{SENTINEL}")
+    except FinescaleError:
+        raise
     except Exception as error:
         raise TransientError(
             f"{root}: the root of stores cannot be reached ({type(error).__name__}: {error}); "

@@ -50,6 +50,9 @@ def report_spec(rule: str, config: Config, plan: Plan) -> dict[str, Any]:
     elif rule in ("verify", "verify_stores"):
         identities = [artefact.identity for artefact in plan.artefacts.values()]
         parameters = {"identities": identities, "deep": config.verify.depth == "deep"}
+        if rule == "verify":
+            paths = [f"{config.stores}/{artefact.path}" for artefact in plan.artefacts.values()]
+            parameters["stores"] = paths
     elif rule == "write_summary":
         parameters = {"name": config.name}
     return {"stage": "report", "inputs": inputs, "parameters": parameters}

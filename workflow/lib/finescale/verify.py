@@ -7,6 +7,7 @@ wrong in the listing is read either way, so that it can be said what lies there 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import struct
@@ -38,6 +39,8 @@ from finescale.store import (
     _chunk_statistics,
     consolidated,
 )
+
+log = logging.getLogger("finescale")
 
 ROOT = {".zgroup", ATTRIBUTES, SENTINEL, PROVENANCE}
 METADATA = ROOT | {MANIFEST, ".zarray"}
@@ -167,7 +170,7 @@ def run(work: Job, *, stores: list[str], identities: list[str], deep: bool) -> N
     Parameters
     ----------
     stores, identities
-        Sentinels, and the identity (64 hex digits) of each.
+        Sentinels, and the identity (64 hex digits) of each; what is not made yet is no damage.
     deep
         Read every chunk, not only the listings.
 
@@ -176,7 +179,10 @@ def run(work: Job, *, stores: list[str], identities: list[str], deep: bool) -> N
     StoreError
         A store is damaged; the message names what is.
     """
-    found = verify_all(list(zip(stores, identities, strict=True)), deep=deep, jobs=work.threads)
+    known = list(zip(stores, identities, strict=True))
+    every = verify_all(known, deep=deep, jobs=work.threads)
+    found = [finding for finding in every if finding.kind != "uncommitted"]
+    log.info("%d of %d stores verified", len(known) - len(every) + len(found), len(known))
     if found:
         listed = "".join(f"\n  {f.store}/{f.key}: {f.kind}, {f.detail}" for f in found[:MOST])
         more = f"\n  and {len(found) - MOST} more" if len(found) > MOST else ""
