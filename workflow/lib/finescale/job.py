@@ -33,8 +33,8 @@ class Job:
         Parameters of the stage, by keyword.
     map
         Maps a function over tasks (`blocks.engine`).
-    threads
-        Of this process.
+    threads, memory_mb
+        What this process has.
     repair
         What is known of a damaged store (`store.Repair`); None for a store that is made.
     closing
@@ -54,6 +54,7 @@ class Job:
         function(task) for task in tasks
     ]
     threads: int = 1
+    memory_mb: int = 2000
     repair: Any = None
     closing: ExitStack = field(default_factory=ExitStack)
 
@@ -176,6 +177,7 @@ def _job(snakemake: Any, spec: Mapping[str, Any], mapper: Any) -> Job:
         lock=snakemake.config.get("lock", {}),
         map=mapper,
         threads=snakemake.threads,
+        memory_mb=snakemake.resources.get("mem_mb", 2000),
     )
 
 
