@@ -185,7 +185,15 @@ def _cluster(threads: int, mem_mb: int, scratch: str | None) -> Iterator[Any]:
 
 
 def _on_cluster(client: Any) -> Mapper:
+    from distributed import as_completed
+
     def run(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
-        return list(client.gather(client.map(function, tasks, pure=False)))
+        futures = client.map(function, tasks, pure=False)
+        place = {future.key: n for n, future in enumerate(futures)}
+        results: list[Any] = [None] * len(futures)
+        for future, result in as_completed(futures, with_results=True):
+            results[place[future.key]] = result
+            future.release()  # a result that a worker keeps is computed again when that one dies
+        return results
 
     return run

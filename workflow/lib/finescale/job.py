@@ -67,12 +67,14 @@ class Job:
         committed the store meanwhile.
         """
         from finescale import leases
-        from finescale.store import Header, Writer, is_committed
+        from finescale.storage import Objects
+        from finescale.store import JOURNAL, Header, Writer, is_committed
 
         lease = leases.acquire(root_of(self.output), self.identity)
         self.closing.callback(lease.release)
         if lease.waited and is_committed(self.output, self.identity):
             log.info("%s: another run has made %s", self.stage, self.output)
+            Objects(self.output + JOURNAL).clear()  # of a writer that died once it was committed
             return None
         header = Header(self.stage, self.identity, self.facets, self.recipe)
         return Writer(self.output, header, arrays, mask, lease.fence, self.repair).create(

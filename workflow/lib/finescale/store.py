@@ -275,19 +275,15 @@ class Writer:
     def create(self, attributes: Mapping[str, Any]) -> Writer:
         """Write the metadata and the arrays that have values; return the writer of the blocks.
 
-        Whatever lies there is cleared, but for the sound chunks of a store to repair and the blocks
-        of an attempt that was interrupted: same identity, same library, same numeric libraries,
-        chunks as they were written.
+        Whatever lies there counts for nothing, but for the sound chunks of a store to repair and
+        the blocks of an attempt that was interrupted: same identity, same library, same numeric
+        libraries, chunks as they were written.
         """
         objects, journal = Objects(self.url), self.journal
         objects.remove([SENTINEL])
         kept = self._finished()
-        chunks = {row.key for rows in kept.values() for row in rows}
-        chunks |= self.repair.sound.keys() if self.repair else set()
-        if chunks:
-            objects.remove(objects.list().keys() - chunks)
-        else:
-            objects.clear()
+        # Chunks that will be written again stay until then: another run may be reading them.
+        objects.remove(objects.list().keys() - expected_keys(self.arrays))
         journal.remove(journal.list().keys() - {HEADER, *map(_record, kept)})
         journal.put(HEADER, self.journal_header())
         with reported(self.url):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from finescale.config import Config
@@ -59,11 +61,17 @@ def report_spec(rule: str, config: Config, plan: Plan) -> dict[str, Any]:
 
 
 def closing_words(config: Config, plan: Plan) -> str:
-    """Return where products, figures and summary lie."""
+    """Return where products, figures and summary lie, or how many products are not indexed yet."""
+    results = f"results/{config.name}"
+    wanted = {product.artefact.identity for product in plan.products}
+    if left := len(wanted - _indexed(f"{results}/index.json")):
+        return (
+            f"\nFinescale: what was asked for is there; {left} of the {len(wanted)} products of "
+            f"{config.name} are not in its index.\n  `snakemake` without a target makes them all.\n"
+        )
     daily = [p for p in plan.products if p.facets["frequency"] == "day"]
     shown = [f"    {config.stores}/{p.artefact.path.rsplit('/', 1)[0]}" for p in daily[:3]]
     more = [f"    ... {len(daily) - 3} more, all in the index"] if len(daily) > 3 else []
-    results = f"results/{config.name}"
     return "\n".join(
         [
             "",
@@ -78,6 +86,14 @@ def closing_words(config: Config, plan: Plan) -> str:
             "",
         ]
     )
+
+
+def _indexed(path: str) -> set[str]:
+    """Return the identities of the products in an index; none if there is no index."""
+    try:
+        return {product["identity"] for product in json.loads(Path(path).read_text())["products"]}
+    except (OSError, ValueError, KeyError):
+        return set()
 
 
 def failing_words(config: Config, log: object) -> str:
