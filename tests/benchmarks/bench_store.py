@@ -22,6 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from finescale.blocks import slabs, tiles
 from finescale.store import COMPRESSOR, Array, Contract, Header, Writer, open_store
 
 SHAPE, CHUNKS = (3660, 96, 96), (366, 48, 48)
@@ -31,32 +32,32 @@ HEADER = Header("bcsd", "ab" * 32, {"variable_id": "tas"}, {"stage": "bcsd", "ve
 
 
 Region = tuple[slice, ...]
-Block = tuple[Region, NDArray[np.float32]]
-Blocks = list[Block]
-"""The chunks of the store, each an array of its own, as stages compute them."""
+Block = list[tuple[Region, NDArray[np.float32]]]
+"""A tile with all of its time, chunk by chunk: what a product stage computes at a time."""
 
 
-def blocks() -> Blocks:
+def blocks() -> list[Block]:
     """Return ten years of temperatures with noise, NaN in a corner."""
     rng = np.random.default_rng(0)
     cycle = 285 + 10 * np.sin(np.arange(SHAPE[0]) * 2 * np.pi / 366)[:, None, None]
     values = (cycle + rng.normal(0, 3, SHAPE)).astype(np.float32)
     values[:, :20, :20] = np.nan
-    regions = [
-        (slice(t, t + CHUNKS[0]), slice(y, y + CHUNKS[1]), slice(x, x + CHUNKS[2]))
-        for y in range(0, SHAPE[1], CHUNKS[1])
-        for x in range(0, SHAPE[2], CHUNKS[2])
-        for t in range(0, SHAPE[0], CHUNKS[0])
+    return [
+        [
+            (region, np.ascontiguousarray(values[region]))
+            for time in slabs(SHAPE[0], CHUNKS[0])
+            for region in [(time, tile.lat, tile.lon)]
+        ]
+        for tile in tiles(SHAPE, CHUNKS)
     ]
-    return [(region, np.ascontiguousarray(values[region])) for region in regions]
 
 
-def in_threads(function: Callable[[Block], Any], blocks: Blocks) -> None:
+def in_threads(function: Callable[[Block], Any], values: list[Block]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(function, blocks))
+        list(pool.map(function, values))
 
 
-def committed(folder: Path, values: Blocks) -> None:
+def committed(folder: Path, values: list[Block]) -> None:
     """Write a store with everything: checks, statistics, journal, audit, manifest, sentinel."""
     array = Array(("time", "lat", "lon"), SHAPE, CHUNKS, "<f4", {}, Contract((150, 400), "mask"))
     mask = np.ones(SHAPE[1:], dtype=np.bool_)
@@ -64,13 +65,14 @@ def committed(folder: Path, values: Blocks) -> None:
     writer = Writer(str(folder / "x.zarr"), HEADER, {"tas": array}, mask).create({})
 
     def write(block: Block) -> None:
-        writer.write_block("-".join(str(s.start) for s in block[0]), [("tas", *block)])
+        name = "-".join(str(s.start) for s in block[0][0])
+        writer.write_block(name, (("tas", *piece) for piece in block))
 
     in_threads(write, values)
     writer.commit()
 
 
-def bare(folder: Path, values: Blocks) -> None:
+def bare(folder: Path, values: list[Block]) -> None:
     """Write the same chunks with Zarr alone."""
     array = zarr.create_array(
         str(folder / "bare.zarr"), shape=SHAPE, chunks=CHUNKS, dtype="<f4", zarr_format=2,
@@ -78,21 +80,22 @@ def bare(folder: Path, values: Blocks) -> None:
     )  # fmt: skip
 
     def write(block: Block) -> None:
-        array[block[0]] = block[1]
+        for region, values in block:
+            array[region] = values
 
     in_threads(write, values)
 
 
-def read_checked(folder: Path, values: Blocks) -> None:
+def read_checked(folder: Path, values: list[Block]) -> None:
     """Read a committed store; every chunk is compared with its checksum."""
     array = open_store(str(folder / "x.zarr")).array("tas")
-    in_threads(lambda block: array[block[0]], values)
+    in_threads(lambda block: [array[region] for region, _ in block], values)
 
 
-def read_bare(folder: Path, values: Blocks) -> None:
+def read_bare(folder: Path, values: list[Block]) -> None:
     """Read the same chunks with Zarr alone."""
     array = zarr.open_array(str(folder / "x.zarr"), path="tas", mode="r", zarr_format=2)
-    in_threads(lambda block: array[block[0]], values)
+    in_threads(lambda block: [array[region] for region, _ in block], values)
 
 
 PAIRS = {"commit / bare write": (committed, bare), "checked / bare read": (read_checked, read_bare)}
@@ -121,7 +124,7 @@ def measure() -> dict[str, Any]:
         manifest = (store / ".manifest.json").stat().st_size
     median = {name: statistics.median(times) for name, times in taken.items()}
     return {
-        "MB": sum(v.nbytes for _, v in values) / 1e6,
+        "MB": sum(v.nbytes for block in values for _, v in block) / 1e6,
         "threads": THREADS,
         "seconds": median,
         "ratio": {n: median[a.__name__] / median[b.__name__] for n, (a, b) in PAIRS.items()},

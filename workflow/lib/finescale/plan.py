@@ -6,10 +6,10 @@ pydantic is imported. Snakemake's input functions only look things up here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec
 
 from finescale import domains, identity
 from finescale.config import Adjust, Bcsd, Climatology, Config, Products, Simulation
@@ -144,6 +144,29 @@ class _Case:
     def of(self, experiment: str) -> dict[str, str]:
         return {**self.facets, "experiment_id": experiment}
 
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """Return what tells a case from others of the same planner."""
+        names = self.method, self.domain, self.variable, *self.facets.values()
+        return id(self.block), id(self.run), *names
+
+
+P = ParamSpec("P")
+Maker = Callable[Concatenate["_Planner", _Case, P], Artefact]
+
+
+def _once(make: Maker[P]) -> Maker[P]:
+    """Return the method with its results kept: a case asks for most of its artefacts repeatedly."""
+
+    @wraps(make)
+    def kept(planner: _Planner, case: _Case, /, *args: P.args, **kwargs: P.kwargs) -> Artefact:
+        key = (make, case.key, args, *kwargs.items())
+        if key not in planner.made:
+            planner.made[key] = make(planner, case, *args, **kwargs)
+        return planner.made[key]
+
+    return kept
+
 
 class _Planner:
     """Collects artefacts; the same one asked for twice is made once."""
@@ -154,6 +177,7 @@ class _Planner:
         self.artefacts: dict[tuple[str, str], Artefact] = {}
         self.products: dict[str, Product] = {}
         self.evaluations: dict[str, Artefact] = {}
+        self.made: dict[tuple[object, ...], Artefact] = {}
         # By content: models, members and experiments on one grid share its crop and its weights,
         # whose digests are the dear ones.
         self._grids: dict[str, tuple[domains.Selection, domains.GridLists]] = {}
@@ -260,6 +284,7 @@ class _Planner:
     def keep(self, artefact: Artefact) -> Artefact:
         return self.artefacts.setdefault((artefact.stage, artefact.name), artefact)
 
+    @_once
     def reference(self, case: _Case, variable: str | None = None) -> Artefact:
         variable = variable or case.variable
         source = "tasmax" if variable == "dtr" else variable
@@ -282,6 +307,7 @@ class _Planner:
         }
         return self.keep(Artefact("reference", facets, parameters, mem_mb=BASE_MB + 2 * READ_MB))
 
+    @_once
     def simulation(self, case: _Case, experiment: str, variable: str | None = None) -> Artefact:
         variable = variable or case.variable
         source = "tasmax" if variable == "dtr" else variable
@@ -349,6 +375,7 @@ class _Planner:
             self._weights[key] = self.keep(Artefact("weights", facets, parameters, mem_mb=mem_mb))
         return self._weights[key]
 
+    @_once
     def coarsen(self, case: _Case, variable: str) -> Artefact:
         reference = self.reference(case, variable)
         _, coarse = self.coarse_grid(case)
@@ -365,6 +392,7 @@ class _Planner:
         inputs = {"reference": reference, "weights": self.weights(case, "conservative")}
         return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB))
 
+    @_once
     def climatology(self, case: _Case, variable: str, *, fine: bool) -> Artefact:
         self._check_training(
             case,
@@ -389,6 +417,7 @@ class _Planner:
             )
         )  # fmt: skip
 
+    @_once
     def adjust(self, case: _Case, variable: str) -> Artefact:
         experiment = case.experiment
         hist, scen, target = self._axis(case)
@@ -439,6 +468,7 @@ class _Planner:
                 f"covered by {where}, which spans {period[0]}..{period[1]}; shorten it"
             )
 
+    @_once
     def product(self, case: _Case) -> Artefact:
         parameters: dict[str, Any] = {
             "variable_id": case.variable,
@@ -531,7 +561,7 @@ class _Planner:
         }
         hist, scen, target = self._axis(case)
         if target == "scen" and scen is not None:
-            before = _replace(case, facets=case.of(hist))
+            before = replace(case, facets=case.of(hist))
             inputs["product_hist"] = self.product(before)
             inputs["simulation_hist"] = self.simulation(case, hist)
         if case.variable == "tasmin" and "tasmax" in case.block.variable_id:
@@ -580,12 +610,8 @@ class _Planner:
         return BASE_MB + -(-cells * days * bytes_per_value // 1_000_000)
 
 
-def _replace(case: _Case, **changes: Any) -> _Case:
-    return _Case(**{**vars(case), **changes})
-
-
 def _with(case: _Case, variable: str) -> _Case:
-    return case if variable == case.variable else _replace(case, variable=variable)
+    return case if variable == case.variable else replace(case, variable=variable)
 
 
 def _origin(dataset: Any, entry: dict[str, Any], facets: dict[str, str]) -> dict[str, str]:
