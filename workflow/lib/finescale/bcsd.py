@@ -6,6 +6,7 @@ and put on the fine climatology: why a cell on the mountain is colder than its c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -64,10 +65,9 @@ def run(
     coarse = Field(adjusted)
     kind = VARIABLES[coarse.variable_id].kind
     base = coarse_climatology.read(coarse.variable_id)
-    cycle = fine_climatology.read(coarse.variable_id)
     upper = None if tasmax is None else Field(tasmax)
     valid = (adjusted.read("valid") == 1) & ~np.isnan(base).any(axis=0)
-    mask = ~np.isnan(cycle).any(axis=0)
+    mask = fields.complete(fine_climatology, coarse.variable_id)
     ends = {"coarse": coarse.grid, "fine": fields.read_grid(fine_climatology)}
     means = None
     if area_weights is not None:
@@ -79,12 +79,15 @@ def run(
         clim = base[standard_slots(days), lat, lon]
         return block / clim if kind == "*" else block - clim
 
-    def finish(
-        smooth: NDArray[np.float32], days: Days, time: slice, tile: Tile
-    ) -> NDArray[np.float32]:
-        clim = cycle[standard_slots(days), tile.lat, tile.lon]
-        value = np.maximum(smooth * clim, 0.0) if kind == "*" else smooth + clim
-        return value if upper is None else upper.read(time, tile.lat, tile.lon) - value
+    def finish(tile: Tile) -> Callable[[NDArray[Any], Days, slice], NDArray[Any]]:
+        cycle = fine_climatology.read(coarse.variable_id, (slice(None), tile.lat, tile.lon))
+
+        def finished(smooth: NDArray[Any], days: Days, time: slice) -> NDArray[Any]:
+            clim = cycle[standard_slots(days)]
+            value = np.maximum(smooth * clim, 0.0) if kind == "*" else smooth + clim
+            return value if upper is None else upper.read(time, tile.lat, tile.lon) - value
+
+        return finished
 
     disaggregate.run(
         work,

@@ -30,8 +30,8 @@ from finescale.store import Piece, Store
 
 Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
 """(coarse block (time, lat, lon), its days, coarse rows and columns) -> what is interpolated."""
-Finish = Callable[[NDArray[Any], Days, slice, Tile], NDArray[Any]]
-"""(interpolated (time, lat, lon), its days, time slice of the product, tile) -> the product."""
+Finish = Callable[[Tile], Callable[[NDArray[Any], Days, slice], NDArray[Any]]]
+"""tile -> (interpolated (time, lat, lon), its days, time slice of the product) -> the product."""
 
 
 Fill = Literal["nearest", "smooth"]
@@ -243,13 +243,14 @@ def run(
         rows = tile.rows(fine.shape[1])
         inside = mask[tile.lat, tile.lon].reshape(-1)
         local, lat, lon = regrid.localise(interpolation.matrix, rows)
+        complete = finish(tile)
         series = coarse.read(slice(None), lat, lon) if points is None else points[:, lat, lon]
         for time in slabs(len(days), chunks[0]):
             quantity, dates = series[index[time]], days[time]
             if points is None:
                 quantity = anomaly(quantity, coarse.days[index[time]], lat, lon)
             smooth = regrid.apply(local, quantity.reshape(len(dates), -1), min_valid_fraction=0.0)
-            block = finish(smooth.reshape(-1, *tile.shape), dates, time, tile)
+            block = complete(smooth.reshape(-1, *tile.shape), dates, time)
             block = np.ascontiguousarray(block, dtype=np.float32)
             block.reshape(len(dates), -1)[:, ~inside] = np.nan
             yield variable_id, (time, tile.lat, tile.lon), block

@@ -163,7 +163,7 @@ class Raw:
     @classmethod
     def of(cls, field: Field, weights: Store, fine: Field) -> Raw:
         """Return a simulation with its interpolation to the grid of `fine`."""
-        valid = np.asarray(~np.isnan(field.read()).any(axis=0))
+        valid = fields.complete(field.store, field.variable_id)
         between = Interpolation.between(weights, coarse=field.grid, fine=fine.grid, valid=valid)
         return cls(field, between)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finescale import store
+from finescale.blocks import tiles
 from finescale.calendars import Days
 from finescale.grids import Grid
 from finescale.store import Array, Contract, Store
@@ -122,6 +123,16 @@ def flag(values: NDArray[Any], long_name: str, meanings: str) -> Array:
         flag_values=[0, 1],
         flag_meanings=meanings,
     )
+
+
+def complete(opened: Store, name: str) -> NDArray[np.bool_]:
+    """Return the (lat, lon) cells of an array (..., lat, lon) without NaN; read tile by tile."""
+    array = opened.array(name)
+    found = np.empty(array.shape[-2:], dtype=np.bool_)
+    for tile in tiles(array.shape, array.chunks):
+        values = opened.read(name, (slice(None), tile.lat, tile.lon))
+        found[tile.lat, tile.lon] = ~np.isnan(values).any(axis=0)
+    return found
 
 
 def read_grid(opened: Store) -> Grid:

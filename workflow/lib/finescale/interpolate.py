@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from finescale import disaggregate, fields
 from finescale.disaggregate import Interpolation
 from finescale.fields import Field
@@ -33,16 +31,16 @@ def run(
         Convert the product's axis to this calendar; None keeps the GCM's.
     """
     coarse, fine = Field(simulation), fields.read_grid(climatology)
-    valid = np.asarray(~np.isnan(coarse.read()).any(axis=0))
+    valid = fields.complete(simulation, coarse.variable_id)
     disaggregate.run(
         work,
         coarse=coarse,
         interpolation=Interpolation.between(weights, coarse=coarse.grid, fine=fine, valid=valid),
-        mask=~np.isnan(climatology.read(variable_id)).any(axis=0),
+        mask=fields.complete(climatology, variable_id),
         fine=fine,
         variable_id=variable_id,
         calendar=calendar,
         attributes=attributes,
         anomaly=lambda block, days, lat, lon: block,
-        finish=lambda smooth, days, time, tile: smooth,
+        finish=lambda tile: lambda smooth, days, time: smooth,
     )
