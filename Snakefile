@@ -46,6 +46,10 @@ rule all:
         verified=verified(),
 
 
+onstart:
+    print(opening_words(), file=sys.stderr)
+
+
 onsuccess:
     print(closing_words())
 

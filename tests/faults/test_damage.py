@@ -114,7 +114,7 @@ OTHERWISE = {
 """What a kind of damage is in the stores of one stage."""
 WEIGHTS = ["S/0", "frac_b/0", "col/0", "row/0", "mask_a/0"]
 """Chunks of a table of weights, those of real numbers first."""
-BLOCKS = dict.fromkeys(RULES, 6) | {"reference": 7, "weights": 0}
+BLOCKS = dict.fromkeys(RULES, 6) | {"reference": 14, "weights": 0}
 """That a stage cuts its work into; what `weights` writes is small and written in any case."""
 MANY = 3
 """Chunks to damage where several are, each another block's."""

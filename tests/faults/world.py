@@ -51,7 +51,8 @@ PIECES = {
     "finescale.fields.TILE": 6,
     "finescale.fields.SLAB": 180,
     "finescale.fields.FULL_TIME_BYTES": 4 * 1096 * 4,
-    "finescale.standardise.READ_BYTES": 1,
+    "finescale.standardise.MOST_VALUES": 1,
+    "finescale.standardise.BLOCK_VALUES": 1,
 }
 """With these every stage but `weights` cuts its work on `WORLD` into six blocks or more."""
 

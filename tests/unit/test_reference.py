@@ -62,7 +62,7 @@ def test_xarray_reads_the_store_as_cf(
     assert opened.lat.attrs["bounds"] == "lat_bnds"
 
 
-def test_slabs_of_any_length_give_the_same_store(
+def test_blocks_of_any_size_give_the_same_store(
     small_world: World,
     standardise: Standardise,
     tmp_path: Path,
@@ -73,11 +73,34 @@ def test_slabs_of_any_length_give_the_same_store(
     ds = synthetic.dataset(small_world, "tas", days=SPRING, descending=True, east=True)
     path = synthetic.write(ds, tmp_path / "tas.nc")
     whole = standardise(path, name="whole")
-    monkeypatch.setattr(rules, "READ_BYTES", 1)
-    cut = standardise(path, name="cut")
-    chunks = [sorted(Path(f.store.url, "tas").glob("*.*.*")) for f in (whole, cut)]
-    assert len(chunks[0]) == 10 * 3 * 4
-    assert [c.read_bytes() for c in chunks[0]] == [c.read_bytes() for c in chunks[1]]
+    made = [whole]
+    for name, limits in {
+        "slabs": {"BLOCK_VALUES": 1},
+        "bands": {"BLOCK_VALUES": 1, "MOST_VALUES": 1},
+        "steps": {"STEP_VALUES": 1},
+    }.items():
+        for limit, value in limits.items():
+            monkeypatch.setattr(rules, limit, value)
+        made.append(standardise(path, name=name))
+    written = [
+        {c.name: c.read_bytes() for c in Path(field.store.url, "tas").glob("*.*.*")}
+        for field in made
+    ]
+    assert len(written[0]) == 10 * 3 * 4
+    assert all(other == written[0] for other in written)
+
+
+def test_bands_hold_every_value_once_in_whole_chunks() -> None:
+    for shape, chunks in (((731, 60, 90), (366, 30, 45)), ((366, 721, 1440), (366, 48, 48))):
+        held = np.zeros(shape[:2], dtype=np.int8)
+        for block in rules.bands(shape, chunks):
+            assert block.time is not None and block.lon == slice(0, shape[2])
+            for part, length, n in zip((block.time, block.lat), chunks, shape, strict=False):
+                assert part.start % length == 0 and (part.stop % length == 0 or part.stop == n)
+            held[block.time, block.lat] += 1
+            size = (block.time.stop - block.time.start) * (block.lat.stop - block.lat.start)
+            assert size * shape[2] <= rules.MOST_VALUES
+        assert (held == 1).all()
 
 
 def test_a_period_outside_the_data_is_refused(

@@ -128,6 +128,11 @@ def report_spec(rule):
     return summary.report_spec(rule, CONFIG, PLAN)
 
 
+def opening_words():
+    """Return what the run will take, for its begin."""
+    return summary.opening_words(CONFIG, PLAN)
+
+
 def closing_words():
     """Return where the results lie, for the end of a run."""
     return summary.closing_words(CONFIG, PLAN)

@@ -28,10 +28,11 @@ WORKER_MB = 800
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns of one task; all of time."""
+    """Rows and columns of one task; all of time, or a slice of it."""
 
     lat: slice
     lon: slice
+    time: slice | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,8 +66,8 @@ Task = Tile | slice
 
 def name(task: Task) -> str:
     """Return the name of a task in the journal of its store."""
-    ranges = [task] if isinstance(task, slice) else [task.lat, task.lon]
-    return "_".join(f"{s.start}-{s.stop}" for s in ranges)
+    ranges = [task] if isinstance(task, slice) else [task.time, task.lat, task.lon]
+    return "_".join(f"{s.start}-{s.stop}" for s in ranges if s is not None)
 
 
 def keys(task: Task, arrays: Mapping[str, Array]) -> set[str]:
@@ -82,7 +83,8 @@ def keys(task: Task, arrays: Mapping[str, Array]) -> set[str]:
         if isinstance(task, slice):
             region: Region = (task, *whole[1:])
         elif array.dims[-2:] == ("lat", "lon") or horizontal is None:
-            region = (*whole[:-2], task.lat, task.lon)
+            leading = whole[:-2] if task.time is None else (task.time, *whole[1:-2])
+            region = (*leading, task.lat, task.lon)
         else:
             row, column = (
                 s.start // c

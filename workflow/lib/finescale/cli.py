@@ -19,7 +19,6 @@ from typing import Any
 
 from finescale import config, resolve, schema, start, words
 from finescale.errors import ConfigError, FinescaleError, TransientError
-from finescale.identity import STAGE_VERSION
 from finescale.start import Run
 
 OK, DAMAGED, WRONG, UNREACHABLE = 0, 1, 2, 3
@@ -219,19 +218,15 @@ def _progress(chosen: argparse.Namespace, text: str) -> Iterator[Callable[[int, 
 
 
 def show_plan(chosen: argparse.Namespace) -> Told:
-    """Show what a configuration needs and what is still to make."""
-    from finescale import store
+    """Show what a configuration needs, what is still to make, and what that takes."""
+    from finescale import estimate, store
 
     path = chosen.configfile or DEFAULT
     run = start.read(config.parse(path), path)
     root = run.config.stores
     committed = set(store.list_stores(root))
-    stages = []
-    for word in STAGE_VERSION:
-        paths = {artefact.path for artefact in run.plan.stage(word)}
-        made = len(paths & committed)
-        if paths:
-            stages.append((word, len(paths), made, len(paths) - made))
+    rates = estimate.measured(run.plan, Path("benchmarks"))
+    stages = estimate.forecast(run.plan, committed, rates)
     products = [
         {
             **product.facets,
@@ -241,13 +236,8 @@ def show_plan(chosen: argparse.Namespace) -> Told:
         }
         for product in run.plan.products
     ]
-    keys = ("stage", "stores", "committed", "to_make")
-    rows = [keys, *(tuple(map(str, row)) for row in stages)]
-    total = sum(row[-1] for row in stages)
     lines = [
-        f"{run.config.name}: {len(run.plan.artefacts)} stores, {total} to make below {root}",
-        "",
-        *words.table(rows),
+        *estimate.tell(run.config, stages),
         "",
         f"{len(products)} products:",
         *(f"  {'made   ' if p['committed'] else 'to make'}  {p['path']}" for p in products),
@@ -255,7 +245,7 @@ def show_plan(chosen: argparse.Namespace) -> Told:
     document = {
         "name": run.config.name,
         "stores": root,
-        "stages": [dict(zip(keys, row, strict=True)) for row in stages],
+        "stages": [stage.document for stage in stages],
         "products": products,
     }
     return document, lines

@@ -338,6 +338,14 @@ class Evaluate(Section):
     waive: tuple[Gate, ...] = Field((), description="gates that may fail without failing the run")
 
 
+class Prices(Section):
+    """What a run costs where it is paid for, in any currency; without prices no cost is told."""
+
+    core_hour: float = Field(0.0, ge=0, description="of one processor for an hour")
+    million_writes: float = Field(0.0, ge=0, description="of a million objects written")
+    gb_month: float = Field(0.0, ge=0, description="of a gigabyte stored for a month")
+
+
 class Verify(Section):
     """Verification of stores by Snakemake (docs/running/stores.md)."""
 
@@ -403,6 +411,7 @@ class Config(Section):
     aggregate: Aggregate = Field(Aggregate(), description="monthly and annual summaries")
     evaluate: Evaluate = Field(Evaluate(), description="the scorecard and its gates")
     verify: Verify = Field(Verify(), description="integrity of the stores")
+    prices: Prices = Field(Prices(), description="for the cost that `finescale plan` tells")
 
     def method(self, name: str) -> tuple[str, Adjust, Climatology]:
         """Return the product stage of a method and its complete `adjust` and `climatology`."""

@@ -19,8 +19,10 @@ from finescale.variables import MM_PER_DAY
 NEGATIVE_PR = -0.1 * MM_PER_DAY
 """[kg m-2 s-1] Round-off of spectral models and of reanalyses' accumulations reaches below 0."""
 NEGATIVE_PR_REPAIR = "pr from -0.1 mm/day up to 0 set to 0 (round-off of the source)"
-READ_BYTES = 100_000_000
-"""Largest region of a source held at once [float64 bytes]."""
+BLOCK_VALUES, MOST_VALUES = 12_500_000, 100_000_000
+"""Of a block of a fine store: as many where there is a choice, and in any case."""
+STEP_VALUES = 2_000_000
+"""Decoded at a time, in float64."""
 
 
 def run(
@@ -78,23 +80,36 @@ def run(
         block = opened.read(time, rows, columns, variable_id=variable_id)
         if variable_id == "pr":
             block = np.where((block < 0) & (block >= NEGATIVE_PR), 0.0, block)
-        return (block[:, ::-1] if descending else block).astype(np.float32)
+        return block[:, ::-1] if descending else block
 
-    def by_tile(tile: Tile) -> Iterator[Piece]:
-        every = slice(0, len(days))
-        block = read(every, tile.lat, _columns(selection.lon, tile.lon))
-        yield variable_id, (every, tile.lat, tile.lon), block
+    def compute(tile: Tile) -> Iterator[Piece]:
+        time, columns = tile.time or slice(0, len(days)), _columns(selection.lon, tile.lon)
+        block = np.empty((time.stop - time.start, *tile.shape), dtype=np.float32)
+        step = max(STEP_VALUES // (tile.shape[0] * tile.shape[1]), 1)
+        for part in slabs(len(block), step):
+            shifted = slice(part.start + time.start, part.stop + time.start)
+            block[part] = read(shifted, tile.lat, columns)
+        yield variable_id, (time, tile.lat, tile.lon), block
 
-    def by_slab(time: slice) -> Iterator[Piece]:
-        lat, lon = (slice(0, n) for n in grid.shape)
-        yield variable_id, (time, lat, lon), read(time, lat, selection.lon)
+    shape, chunks = arrays[variable_id].shape, arrays[variable_id].chunks
+    work.fill(writer, compute, bands(shape, chunks) if layout == "tiles" else tiles(shape, chunks))
 
-    chunks = arrays[variable_id].chunks
-    if layout == "tiles":
-        whole = max(READ_BYTES // (8 * grid.size * chunks[0]), 1) * chunks[0]
-        work.fill(writer, by_slab, slabs(len(days), whole))
-    else:
-        work.fill(writer, by_tile, tiles(arrays[variable_id].shape, chunks))
+
+def bands(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[Tile]:
+    """Return blocks of whole chunks of an array that is read from maps: all columns.
+
+    All rows, and as many days as make a block, where one chunk's days of a whole map fit; else
+    fewer rows, although a source in whole maps is then decoded several times.
+    """
+    n_lat, n_lon = shape[-2:]
+    fit = MOST_VALUES // (n_lon * chunks[0]) // chunks[-2] * chunks[-2]
+    rows = n_lat if fit >= n_lat else max(fit, chunks[-2])
+    days = max(BLOCK_VALUES // (n_lon * rows) // chunks[0], 1) * chunks[0]
+    return [
+        Tile(lat, slice(0, n_lon), time)
+        for time in slabs(shape[0], days)
+        for lat in slabs(n_lat, rows)
+    ]
 
 
 def within(days: Days, period: tuple[str, str], *, where: str) -> tuple[int, int]:

@@ -60,6 +60,15 @@ def report_spec(rule: str, config: Config, plan: Plan) -> dict[str, Any]:
     return {"stage": "report", "inputs": inputs, "parameters": parameters}
 
 
+def opening_words(config: Config, plan: Plan) -> str:
+    """Return in five lines what a run will take."""
+    from finescale import estimate, store
+
+    committed = store.list_stores(config.stores)
+    rates = estimate.measured(plan, Path("benchmarks"))
+    return "\n".join(estimate.digest(config, estimate.forecast(plan, set(committed), rates)))
+
+
 def closing_words(config: Config, plan: Plan) -> str:
     """Return where products, figures and summary lie, or how many products are not indexed yet."""
     results = f"results/{config.name}"
