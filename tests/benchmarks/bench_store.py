@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from finescale.blocks import slabs, tiles
 from finescale.store import COMPRESSOR, Array, Contract, Header, Writer, open_store
 
-SHAPE, CHUNKS = (3660, 96, 96), (366, 48, 48)
+SHAPE, CHUNKS = (7320, 96, 144), (366, 48, 48)
 THREADS = 2
 ROUNDS = 7
 HEADER = Header("bcsd", "ab" * 32, {"variable_id": "tas"}, {"stage": "bcsd", "version": 1})

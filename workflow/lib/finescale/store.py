@@ -130,32 +130,59 @@ class Header:
 # Statistics and contract in one pass over a chunk
 
 
-@njit(nogil=True, cache=True)
-def _chunk_statistics(values, mask):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Return count, NaN count, min, max, sum (float64, C order), unexpected NaN, unexpected values.
+def statistics(
+    chunk: NDArray[Any], mask: NDArray[np.bool_] | None = None
+) -> tuple[tuple[int, int, float | None, float | None, float | None], int, int]:
+    """Return count, NaN count, min, max, sum as a manifest has them; missing and stray values.
 
-    `values` (n, m) with `mask` (m,): True where a value is expected.
+    Parameters
+    ----------
+    chunk
+        Any shape; what is not a number has only a count.
+    mask
+        (lat, lon) of its last two dimensions: where a value is expected (default: everywhere).
     """
-    n_nan = 0
-    missing = 0
-    surplus = 0
-    low = np.inf
-    high = -np.inf
-    total = 0.0
-    for i in range(values.shape[0]):
-        for j in range(values.shape[1]):
-            v = np.float64(values[i, j])
-            if np.isnan(v):
-                n_nan += 1
-                if mask[j]:
-                    missing += 1
-            else:
-                if not mask[j]:
-                    surplus += 1
-                low = min(low, v)
-                high = max(high, v)
-                total += v
-    return values.size, n_nan, low, high, total, missing, surplus
+    if chunk.dtype.kind not in "fiub":
+        return (int(chunk.size), 0, None, None, None), 0, 0
+    # Integers as float64: one compiled function less to load in every job.
+    plain = chunk if chunk.dtype.kind == "f" else chunk.astype(np.float64)
+    cells = int(np.prod(chunk.shape[-2:]))
+    expected = np.ones(cells, dtype=np.bool_) if mask is None else np.ascontiguousarray(mask)
+    flat = np.ascontiguousarray(plain).reshape(-1, cells)
+    n_nan, low, high, total, missing, stray = _of_cells(flat, expected.reshape(-1))
+    found = (None, None, None) if n_nan == chunk.size else (float(low), float(high), float(total))
+    return (int(chunk.size), int(n_nan), *found), int(missing), int(stray)
+
+
+@njit(nogil=True, cache=True)
+def _of_cells(values, mask):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return NaN count, min, max, sum, NaN where the mask is True, values where it is False.
+
+    `values` (n, cell), `mask` (cell,). Cell by cell side by side, so that the compiler can use
+    vectors: sums over n of each cell in float64, then over the cells in order.
+    """
+    n, n_cells = values.shape
+    total = np.zeros(n_cells)
+    low = np.full(n_cells, np.inf, values.dtype)
+    high = np.full(n_cells, -np.inf, values.dtype)
+    n_nan = np.zeros(n_cells, np.int32)
+    for i in range(n):
+        for j in range(n_cells):
+            v = values[i, j]
+            valid = v == v
+            total[j] += np.float64(v) if valid else 0.0
+            low[j] = v if v < low[j] else low[j]
+            high[j] = v if v > high[j] else high[j]
+            n_nan[j] += 0 if valid else 1
+    all_nan = missing = stray = 0
+    lowest, highest, summed = np.inf, -np.inf, 0.0
+    for j in range(n_cells):
+        all_nan += n_nan[j]
+        missing += n_nan[j] if mask[j] else 0
+        stray += 0 if mask[j] else n - n_nan[j]
+        lowest, highest = min(lowest, low[j]), max(highest, high[j])
+        summed += total[j]
+    return all_nan, lowest, highest, summed, missing, stray
 
 
 def _crc32c(value: Buffer) -> str:
@@ -441,45 +468,39 @@ class Writer:
                 slice(i * c - s.start, min((i + 1) * c, n) - s.start)
                 for i, c, n, s in zip(index, array.chunks, array.shape, region, strict=True)
             )
-            key = _key(name, index)
-            if values.dtype.kind not in "fiub":
-                records[key] = [int(values[inner].size), 0, None, None, None]
-                continue
             outer = tuple(
                 slice(a.start + s.start, a.stop + s.start)
                 for a, s in zip(inner, region, strict=True)
             )
-            records[key] = self._statistics(name, array, outer, values[inner])
+            records[_key(name, index)] = self._statistics(name, array, outer, values[inner])
         return records
 
     def _statistics(self, name: str, array: Array, outer: Region, chunk: NDArray[Any]) -> list[Any]:
-        expected = np.ones(chunk.shape[-1] if chunk.ndim else 1, dtype=np.bool_)
         contract = array.contract
-        if contract.nan == "mask":
-            if self.mask is None:
-                raise ContractError(f"{self.url}: `{name}` needs a mask and its stage gave none")
-            expected = np.ascontiguousarray(self.mask[outer[-2:]]).reshape(-1)
-        # Integers as float64: one compiled function less to load in every job.
-        plain = chunk if chunk.dtype.kind == "f" else chunk.astype(np.float64)
-        flat = np.ascontiguousarray(plain).reshape(-1, expected.size)
-        count, n_nan, low, high, total, missing, surplus = _chunk_statistics(flat, expected)
         where = f"{self.url}: `{name}` {_extent(outer)}"
+        mask = self.mask if contract.nan == "mask" else None
+        if contract.nan == "mask" and mask is None:
+            raise ContractError(f"{self.url}: `{name}` needs a mask and its stage gave none")
+        found, missing, stray = statistics(chunk, None if mask is None else mask[outer[-2:]])
+        count, _, low, high, _ = found
         if contract.nan != "allowed" and missing:
             raise ContractError(
                 f"{where} has {missing} NaN where a value is expected (of {count}); "
                 "an input is missing days or cells there"
             )
-        if contract.nan == "mask" and surplus:
-            raise ContractError(f"{where} has {surplus} values where the mask expects NaN")
-        if count == n_nan:
-            return [count, n_nan, None, None, None]
+        if stray:
+            raise ContractError(f"{where} has {stray} values where the mask expects NaN")
         least, most = contract.valid_range
-        if not (least <= low and high <= most and np.isfinite(low) and np.isfinite(high)):
+        if (
+            low is not None
+            and high is not None
+            and not (least <= low and high <= most and np.isfinite(low) and np.isfinite(high))
+        ):
             raise ContractError(
                 f"{where} must lie within {least:g}..{most:g} {array.attributes.get('units', '')}, "
                 f"found {low:g}..{high:g}; check the units of the sources"
             )
-        return [count, n_nan, float(low), float(high), float(total)]
+        return list(found)
 
     def commit(self) -> None:
         """Audit what lies there against the journal, write the manifest, then the sentinel.

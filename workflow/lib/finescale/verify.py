@@ -36,8 +36,8 @@ from finescale.store import (
     MANIFEST,
     PROVENANCE,
     SENTINEL,
-    _chunk_statistics,
     consolidated,
+    statistics,
 )
 
 log = logging.getLogger("finescale")
@@ -406,7 +406,7 @@ class _Look:
             if position >= 0 and self._mends(key, data, position):
                 return "bit-flipped", f"bit {position % 8} of byte {position // 8}"
         try:
-            found = _statistics(self._values(key, data))
+            found = statistics(self._values(key, data))[0]
         except ValueError as error:
             return "unreadable", str(error)
         return None if same and found == _recorded(row) else self._kind(row, data, found)
@@ -434,7 +434,7 @@ class _Look:
         mended = bytearray(data)
         mended[position // 8] ^= 1 << position % 8
         try:
-            return _statistics(self._values(key, bytes(mended))) == _recorded(self.rows[key])
+            return statistics(self._values(key, bytes(mended)))[0] == _recorded(self.rows[key])
         except ValueError:
             return False
 
@@ -503,17 +503,6 @@ def _spans(chunk: str, chunks: list[int], shape: list[int]) -> list[tuple[int, i
         (int(i) * length, min((int(i) + 1) * length, n) - 1)
         for i, length, n in zip(chunk.split("."), chunks, shape, strict=False)
     ]
-
-
-def _statistics(values: NDArray[Any]) -> Statistics:
-    """Return count, NaN count, min, max and sum as a row of the manifest has them."""
-    if values.dtype.kind not in "fiub":
-        return values.size, 0, None, None, None
-    plain = values if values.dtype.kind == "f" else values.astype(np.float64)
-    length = values.shape[-1] if values.ndim else 1
-    flat = np.ascontiguousarray(plain).reshape(-1, length)
-    count, n_nan, low, high, total, *_ = _chunk_statistics(flat, np.ones(length, dtype=np.bool_))
-    return (count, n_nan, None, None, None) if n_nan == count else (count, n_nan, low, high, total)
 
 
 def _recorded(row: Row) -> Statistics:
