@@ -157,7 +157,7 @@ class Stage:
 def forecast(
     plan: Plan, committed: Collection[str], rates: Mapping[str, float] = RATES
 ) -> list[Stage]:
-    """Return what is needed of every stage of a plan, `committed` (paths of sentinels) taken off."""
+    """Return what every stage of a plan needs; `committed` are sentinels that are there already."""
     stages = []
     for word in RATES:
         planned = plan.stage(word)
