@@ -87,8 +87,10 @@ def test_a_plan_counts_what_is_committed_and_what_is_to_make(tell: Any) -> None:
         commit(artefact)
     told = tell("plan", "--configfile", "small.yaml")
     counts = {row.pop("stage"): row for row in told["stages"]}
-    assert counts["weights"] == {"stores": 2, "committed": len(weights), "to_make": 0}
-    assert counts["bcsd"] == {"stores": 2, "committed": 0, "to_make": 2}
+    numbers = ("stores", "committed", "to_make")
+    assert [counts["weights"][n] for n in numbers] == [2, len(weights), 0]
+    assert [counts["bcsd"][n] for n in numbers] == [2, 0, 2]
+    assert counts["weights"]["bytes_written"] == 0 < counts["bcsd"]["bytes_written"]
     assert sum(row["stores"] for row in counts.values()) == len(planned().artefacts)
 
 
@@ -107,7 +109,7 @@ def test_a_plan_lists_its_products_and_marks_the_finished(say: Any, tell: Any) -
     assert {p["frequency"] for p in products} == {"day", "mon", "yr"}
     _, out, _ = say("plan", "--configfile", "small.yaml")
     assert f"  made     {url}\n" in out
-    assert out.count("  to make  ") == len(products) - 1
+    assert out.count("\n  to make  ") == len(products) - 1
 
 
 def test_a_plan_makes_nothing_but_the_lock(say: Any) -> None:
