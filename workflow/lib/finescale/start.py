@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from finescale.errors import ConfigError, FinescaleError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Parallelism is over blocks; the last bits of a BLAS product depend on its threads."""
+NEW_OBJECTS = 100_000
+"""Between two searches for garbage: the million objects of a large DAG stay, none of them is."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
     find `library` on their path.
     """
     _set_environment(library)
+    gc.set_threshold(NEW_OBJECTS)
     configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
     try:
         return read(mapping, configfile, look_up=workflow.is_main_process)
