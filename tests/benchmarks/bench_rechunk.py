@@ -1,4 +1,4 @@
-"""What `rechunk` costs: `./run python tests/benchmarks/bench_rechunk.py [--json FILE]`.
+"""What `rechunk` costs: `./run bench P2`.
 
 A year of a global quarter-degree field goes from daily chunks to whole series, under 600 MB and
 with 2 threads: by the stage, by Dask, by rechunker (on Zarr 2, in an environment of its own), and
@@ -8,7 +8,6 @@ process of its own, in turns; its peak is that of the whole process.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -23,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import publish
+
 HERE = Path(__file__).parent
 VENV = HERE.parents[1] / ".venv-rechunker"
 SHAPE = (366, 721, 1440)
@@ -32,6 +33,9 @@ MEMORY_MB = 600
 LIBRARIES_MB = 240
 """What Python and the stage's libraries take of it."""
 ROUNDS = 3
+GOAL = 1.15
+OURS = "rechunk"
+COMMITTED = f"{OURS}, checked and committed"
 COPIES = {"copy 1x30": (1, 30), "copy 2x15": (2, 15), "copy 2x5": (2, 5)}
 """Callers of zarr and days at a time; the fastest one counts."""
 
@@ -120,15 +124,14 @@ def by_rechunker(folder: Path) -> Callable[[], None]:
     def run() -> None:
         with dask.config.set(scheduler="threads", num_workers=THREADS):
             plan.execute()
-        shutil.rmtree(folder / "scratch")
 
     return run
 
 
 CANDIDATES: dict[str, Callable[[Path], Callable[[], None]]] = {
     **{name: partial(copy, callers=callers, days=days) for name, (callers, days) in COPIES.items()},
-    "rechunk": partial(stage, contract=False),
-    "rechunk, checked and committed": partial(stage, contract=True),
+    OURS: partial(stage, contract=False),
+    COMMITTED: partial(stage, contract=True),
     "dask": by_dask,
     "rechunker 0.5.4, zarr 2": by_rechunker,
 }
@@ -214,17 +217,25 @@ def other_python() -> str:
 
 def apart(name: str, folder: Path) -> dict[str, float]:
     """Return what one candidate took, in a process of its own; its output is removed."""
-    python = other_python() if name.startswith("rechunker") else sys.executable
+    python, environment = sys.executable, dict(os.environ)
+    if name.startswith("rechunker "):
+        python = other_python()
+        environment.pop("PYTHONPATH", None)  # ours
     command = [python, __file__, "--alone", name, str(folder)]
-    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    shutil.rmtree(folder / "out.zarr", ignore_errors=True)
-    os.sync()  # nobody pays for what the one before has left to write
-    return json.loads(found)
+    try:
+        ended = subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+    finally:
+        for left in ("out.zarr", "out.zarr.journal", "scratch"):
+            shutil.rmtree(folder / left, ignore_errors=True)
+        os.sync()  # nobody pays for what the one before has left to write
+    return json.loads(ended.stdout)
 
 
-def measure() -> dict[str, Any]:
-    """Return medians of each candidate and the ratios to the fastest copy of the same round."""
-    taken: dict[str, list[dict[str, float]]] = {}
+def measure() -> None:
+    """Publish medians of each candidate, and the ratio to the fastest copy of the same round."""
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in CANDIDATES}
     failed = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -232,43 +243,43 @@ def measure() -> dict[str, Any]:
         for _ in range(ROUNDS):
             for name in [name for name in CANDIDATES if name not in failed]:
                 try:
-                    taken.setdefault(name, []).append(apart(name, folder))
+                    taken[name].append(apart(name, folder))
                 except subprocess.CalledProcessError as error:
-                    failed[name] = f"{error}"
-    medians = {
+                    failed[name] = str(error)
+    median = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         for name, runs in taken.items()
         if name not in failed
     }
 
     def ratio(name: str, key: str) -> float:
-        fastest = [min(taken[copy][i][key] for copy in COPIES) for i in range(ROUNDS)]
+        copies = zip(*(taken[copy] for copy in COPIES), strict=True)
+        fastest = [min(run[key] for run in runs) for runs in copies]
         each = (run[key] / least for run, least in zip(taken[name], fastest, strict=True))
         return round(statistics.median(each), 2)
 
-    rivals = medians.keys() - COPIES.keys()
-    return {
-        "P2": {
-            "MB": SHAPE[0] * SHAPE[1] * SHAPE[2] * 4 // 10**6,
-            "threads": THREADS,
-            "memory_MB": MEMORY_MB,
-            "median": medians,
-            "seconds / copy": {name: ratio(name, "seconds") for name in sorted(rivals)},
-            "cpu / copy": {name: ratio(name, "cpu_seconds") for name in sorted(rivals)},
-            "failed": failed,
-        }
-    }
+    peak = median[OURS]["peak_MB"]
+    publish(
+        "P2",
+        what=f"rechunk {SHAPE} float32, {DAILY} -> {SERIES}, {MEMORY_MB} MB, {THREADS} threads",
+        ours=median[OURS]["seconds"],
+        unit="s",
+        peers={n: run["seconds"] for n, run in median.items() if n not in (OURS, COMMITTED)},
+        ratio=ratio(OURS, "seconds"),
+        goal=f"<= {GOAL} of the fastest copy, < {MEMORY_MB} MB",
+        met=ratio(OURS, "seconds") <= GOAL and peak < MEMORY_MB,
+        memory_MB=int(peak),
+        details={
+            **{f"{name}, {key}": n for name, run in median.items() for key, n in run.items()},
+            "CPU seconds / those of the cheapest copy": ratio(OURS, "cpu_seconds"),
+            "with checked reads, contract, journal and commit / copy": ratio(COMMITTED, "seconds"),
+            **failed,
+        },
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.alone:
-        print(json.dumps(alone(arguments.alone[0], Path(arguments.alone[1]))))
+    if sys.argv[1:2] == ["--alone"]:
+        print(json.dumps(alone(sys.argv[2], Path(sys.argv[3]))))
     else:
-        found = json.dumps(measure(), indent=1)
-        print(found)
-        if arguments.json:
-            arguments.json.write_text(found + "\n")
+        measure()
