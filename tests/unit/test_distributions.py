@@ -1,4 +1,4 @@
-"""Sliding windows against fresh sorts, counts and means."""
+"""Sliding windows against fresh sorts, counts and means; the formulas of the tails."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from scipy import stats
 
 from finescale import distributions
 
@@ -35,7 +36,8 @@ def test_a_series_is_sorted_whatever_its_numbers(dtype: Any, data: st.DataObject
     training = trained(values, np.arange(values.size))
     n = training.spans[0, 2]
     np.testing.assert_array_equal(training.values[0, :n], np.sort(values[~np.isnan(values)]))
-    np.testing.assert_array_equal(values[training.blocks[0, :n]], training.values[0, :n])
+    block = np.searchsorted(training.phase_of, training.phases[0, :n])
+    np.testing.assert_array_equal(values[block], training.values[0, :n])
 
 
 @pytest.mark.parametrize("n_blocks", [3, 90, 200, 366])
@@ -64,6 +66,17 @@ def test_the_window_may_move_anywhere(n_blocks: int, data: st.DataObject) -> Non
         else:
             assert mean == pytest.approx(wet.mean(), rel=1e-12)
             assert deviation == pytest.approx(wet.std(), rel=1e-9)
+
+
+@pytest.mark.parametrize("step", [1, 3, 11])
+def test_a_walk_round_the_year_misses_no_value(step: int) -> None:
+    """A parent must not reach beyond its own parent, and no row round the year's end."""
+    n_blocks, length = 365, 31
+    values = np.random.default_rng(1).permutation(n_blocks).astype(float)
+    training = trained(values, np.arange(n_blocks))
+    for start in np.arange(0, 2 * n_blocks, step) % n_blocks:
+        expected = np.sort(values[(start + np.arange(length)) % n_blocks])
+        np.testing.assert_array_equal(distributions.slide(training, start, length), expected)
 
 
 def test_values_that_differ_by_rounding_have_no_spread() -> None:
@@ -117,3 +130,14 @@ def test_the_own_window_holds_its_days_and_years(
         x = sample[0]
         middle = ((sample < x).sum() + (sample <= x).sum() + 1) / 2
         assert distributions.own_rank(own, place, x) == middle
+
+
+@given(p=st.floats(1e-12, 1 - 1e-12))
+def test_normal_quantiles_are_those_of_the_distribution(p: float) -> None:
+    assert distributions.normal_quantile(p) == pytest.approx(stats.norm.ppf(p), rel=1e-7, abs=1e-12)
+
+
+@given(k=st.floats(0.2, 200))
+def test_weibull_shape_has_the_given_coefficient_of_variation(k: float) -> None:
+    variation = stats.weibull_min.std(k) / stats.weibull_min.mean(k)
+    assert distributions.weibull_shape(variation) == pytest.approx(k, rel=1e-6)

@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from finescale import quantiles
 from finescale.calendars import Days, n_slots, season_year, slots
 from finescale.errors import ConfigError, ContractError
 from finescale.jitter import jitter_dry, restore_dry, uniform
@@ -568,20 +567,6 @@ def test_a_ratio_to_next_to_nothing_is_guarded() -> None:
             trace=0.05,
         )
         np.testing.assert_allclose(y, 3 * factor)
-
-
-# --- the tails' formulas ---------------------------------------------------------------------
-
-
-@given(p=st.floats(1e-12, 1 - 1e-12))
-def test_normal_quantiles_are_those_of_the_distribution(p: float) -> None:
-    assert quantiles.normal_quantile(p) == pytest.approx(stats.norm.ppf(p), rel=1e-7, abs=1e-12)
-
-
-@given(k=st.floats(0.2, 200))
-def test_weibull_shape_has_the_given_coefficient_of_variation(k: float) -> None:
-    variation = stats.weibull_min.std(k) / stats.weibull_min.mean(k)
-    assert quantiles.weibull_shape(variation) == pytest.approx(k, rel=1e-6)
 
 
 @pytest.mark.parametrize("tails", TAILS)
