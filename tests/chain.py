@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from finescale import adjust, bcsd, climatology, coarsen, fields, identity, weights
+from finescale import adjust, bcsd, climatology, coarsen, fields, identity, qplad, weights
 from finescale.blocks import tiles
 from finescale.calendars import Days
+from finescale.config import Qplad
 from finescale.disaggregate import Fill
 from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
+from finescale.methods import METHODS
 from finescale.store import Store, open_store
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -151,6 +153,41 @@ class Chain:
             fill=fill,
             calendar=calendar,
             attributes={},
+        )
+        return Field(self.keep(work))
+
+    def qplad(
+        self,
+        name: str,
+        reference: Store,
+        hist: Store,
+        scen: Store | None = None,
+        *,
+        train: tuple[str, str] = TRAIN,
+        tasmax: Store | None = None,
+        variable_id: str = "",
+        calendar: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **changed: Any,
+    ) -> Field:
+        """Return the product of all stages; `settings` and `changed` of qplad and of adjust."""
+        grid, fine = Field(hist).grid, Field(reference).grid
+        ref = self.coarsen(name, reference, grid)
+        work = self.job("qplad", name, variable_id=variable_id or Field(hist).variable_id)
+        adjusted = {**METHODS["qplad"].adjust, **changed}
+        qplad.run(
+            work,
+            adjusted=self.adjust(name, ref, hist, scen, train=train, ranks=True, **adjusted),
+            coarse=ref,
+            reference=reference,
+            climatology=self.climatology(f"{name}-fine", reference, train),
+            weights=self.weights(name, grid, fine, "nearest"),
+            tasmax=tasmax,
+            variable_id=variable_id or Field(hist).variable_id,
+            train=train,
+            calendar=calendar,
+            attributes={},
+            **{**Qplad().model_dump(), **(settings or {})},
         )
         return Field(self.keep(work))
 

@@ -29,7 +29,7 @@ from finescale import (
     store,
     trends,
 )
-from finescale.adjust import Series
+from finescale.adjust import Adjusted, Series
 from finescale.calendars import Days
 from finescale.errors import SourceError
 from finescale.storage import Objects
@@ -108,19 +108,19 @@ def intercept_of_each_period(patch: MonkeyPatch) -> None:
 def own_distribution_of_each_period(patch: MonkeyPatch) -> None:
     right = adjust.adjust_series
 
-    def each(ref: Series, sim: Series, *rest: Any, **options: Any) -> NDArray[Any]:
+    def each(ref: Series, sim: Series, *rest: Any, **options: Any) -> Adjusted:
         parts = np.split(np.arange(len(sim.days)), np.flatnonzero(np.diff(sim.train)) + 1)
-        return np.concatenate(
-            [
-                right(
-                    ref,
-                    Series(sim.values[part], sim.days[part], np.ones(part.size, bool)),
-                    *rest,
-                    **options,
-                )
-                for part in parts
-            ]
-        )
+        period = options.pop("period", slice(None))
+        made = [
+            right(
+                ref,
+                Series(sim.values[part], sim.days[part], np.ones(part.size, bool)),
+                *rest,
+                **options,
+            ).values
+            for part in parts
+        ]
+        return Adjusted(np.concatenate(made)[period])
 
     patch.setattr(adjust, "adjust_series", each)
 
@@ -275,7 +275,7 @@ MUTANTS = (
         oracles.rain_times_one_and_a_half_stays_so,
         "ratio: off by",
     ),
-    Mutant(rain_added, oracles.rain_is_disaggregated_by_ratios, "found -"),
+    Mutant(rain_added, oracles.rain_is_disaggregated_by_ratios, "off by"),
     Mutant(tasmin_on_its_own, oracles.tasmin_never_exceeds_tasmax, "tasmin exceeds tasmax"),
     Mutant(
         extrapolated_ratios,

@@ -200,7 +200,7 @@ def a_shifted_and_scaled_model_is_mapped_back(chain: Chain) -> None:
         variable_id="tas",
         lat=cells[0].ravel(),
         lon=cells[1].ravel(),
-    )
+    ).values
     close(mapped.mean(axis=0) / truth.mean(axis=0), 1.0, 1e-6, "mean (relative)")
     close(mapped.std(axis=0) / truth.std(axis=0), 1.0, 1e-6, "standard deviation (relative)")
 
@@ -404,7 +404,8 @@ def noise_belongs_to_the_date(chain: Chain) -> None:
         train = axis.year <= 2000
         obs = Series(truth.reshape(len(days), -1), days, np.ones(len(days), bool))
         sim = Series(values.reshape(len(axis), -1), axis, train)
-        return adjust.adjust_series(obs, sim, PLAIN, variable_id="pr", lat=cells[0], lon=cells[1])
+        place = {"lat": cells[0], "lon": cells[1]}
+        return adjust.adjust_series(obs, sim, PLAIN, variable_id="pr", **place).values
 
     twice = mapped(np.concatenate([model, model]), Days.concatenate([days, later]))
     first, second = twice[: len(days)], twice[len(days) :]

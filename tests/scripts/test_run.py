@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
             "train": "train",
             "source_id": "FS-B",
             "variable_id": VARIABLES,
-            "method": "bcsd",
+            "method": ["bcsd", "qplad", "maca", "gard"],
         },
         {
             "domain": "island",
@@ -156,7 +156,7 @@ def test_stores_are_as_large_as_their_plan_estimates(made: Made) -> None:
     for artefact in made.run.plan.artefacts.values():
         opened = open_store(made.sentinel(artefact))
         shape, chunks = estimate.shape(artefact), estimate.chunk_shape(artefact)
-        if artefact.stage in ("weights", "evaluate"):  # several arrays of their own
+        if artefact.stage in ("weights", "evaluate", "analogs"):  # several arrays of their own
             continue
         array = opened.array(artefact.facets["variable_id"])
         assert array.shape[1:] == shape[1:] and array.chunks[1:] == chunks[1:]
@@ -183,7 +183,7 @@ def test_the_index_lists_every_product_as_it_lies_there(made: Made) -> None:
         "name": "small",
         "stores": made.run.config.stores,
     }
-    assert len(index["products"]) == len(made.run.plan.products) == 10
+    assert len(index["products"]) == len(made.run.plan.products) == 2 * (4 * 4 + 1)
     assert [p["path"] for p in index["products"]] == sorted(p["path"] for p in index["products"])
     for product in index["products"]:
         opened = open_store(product["path"]).require(product["identity"])
@@ -193,8 +193,9 @@ def test_the_index_lists_every_product_as_it_lies_there(made: Made) -> None:
 def test_the_tables_have_a_row_for_every_product_and_for_the_raw_gcm(made: Made) -> None:
     with open(made.result("scores.csv")) as file:
         rows = list(csv.DictReader(file))
-    methods = sorted(row["method"] for row in rows)
-    assert methods == ["bcsd"] * 4 + ["interpolate"] + ["raw GCM, bilinear"] * 4
+    each = [method for method in ("bcsd", "gard", "maca", "qplad") for _ in range(4)]
+    raw = ["raw GCM, bilinear"] * 4
+    assert sorted(row["method"] for row in rows) == sorted(["interpolate", *each, *raw])
 
 
 def test_the_page_holds_its_pictures(made: Made) -> None:

@@ -133,7 +133,7 @@ def test_the_step_equals_a_plain_implementation(variable_id: str) -> None:
         Series(values, axis, (axis.year >= TRAIN[0]) & (axis.year <= TRAIN[1]))
         for values, axis in ((truth, days), (model, longer))
     ]
-    made = adjust.adjust_series(*sides, TODAY, variable_id=variable_id, **place)[:, 0]
+    made = adjust.adjust_series(*sides, TODAY, variable_id=variable_id, **place).values[:, 0]
     series = [pd.Series(side.values[:, 0], index_of(side.days)) for side in sides]
     noise = [jitter.uniform(3, "pr", *place.values(), side.days)[:, 0] for side in sides]
     wanted = plain_step(*series, variable_id, noise)

@@ -110,32 +110,42 @@ def test_a_method_differs_from_the_stage_where_it_says_so_and_only_there() -> No
         adjust__half_window=10,
         methods={"linear": {"stage": "bcsd", "adjust": {"tails": "linear"}}},
     )
-    stage, adjust, climatology = made.method("linear")
-    assert (stage, adjust.tails, adjust.half_window) == ("bcsd", "linear", 10)
-    assert climatology == made.climatology
-    assert made.method("bcsd") == ("bcsd", made.adjust, made.climatology)
+    adjust = made.adjusted("linear", {})
+    assert (made.stage("linear"), adjust.tails, adjust.half_window) == ("bcsd", "linear", 10)
+    assert made.climatologies("linear") == made.climatology
+    assert (made.stage("bcsd"), made.adjusted("bcsd", {})) == ("bcsd", made.adjust)
 
 
-def test_disaggregation_is_what_the_method_says_else_the_block_else_the_section() -> None:
+def test_what_a_stage_fixes_of_adjust_holds_unless_the_method_says_otherwise() -> None:
+    made = small(
+        adjust={"year_window": 11, "method": "dqm"},
+        methods={"mine": {"stage": "qplad", "adjust": {"method": "edcdfm"}}},
+    )
+    found = made.adjusted("qplad", {"method": "qdm"})
+    assert (found.method, found.year_window) == ("qdm", 11)
+    assert made.adjusted("mine", {"method": "qdm"}).method == "edcdfm"
+
+
+def test_settings_are_what_the_method_says_else_the_block_else_the_section() -> None:
     """So that a method whose name says how it differs differs so in every block."""
     smooth, sharp = {"fill": "smooth"}, {"interpolation": "mean_preserving"}
     published = {"interpolation": "bilinear", "fill": "nearest"}
     plain = small()
-    assert plain.disaggregation("bcsd", plain.products[0]).model_dump() == published
+    assert plain.settings("bcsd", plain.products[0]).model_dump() == published
     made = small(
         bcsd=smooth,
-        products__0__bcsd=sharp,
+        products__0__settings={"bcsd": sharp},
         methods={
-            "far": {"stage": "bcsd", "bcsd": smooth},
-            "old": {"stage": "bcsd", "bcsd": published},
+            "far": {"stage": "bcsd", "settings": smooth},
+            "old": {"stage": "bcsd", "settings": published},
         },
     )
     block = made.products[0]
-    with_section = block.model_copy(update={"bcsd": None})
-    assert made.disaggregation("bcsd", with_section).model_dump() == published | smooth
-    assert made.disaggregation("bcsd", block).model_dump() == published | sharp
-    assert made.disaggregation("far", block).model_dump() == sharp | smooth
-    assert made.disaggregation("old", block).model_dump() == published
+    with_section = block.model_copy(update={"settings": {}})
+    assert made.settings("bcsd", with_section).model_dump() == published | smooth
+    assert made.settings("bcsd", block).model_dump() == sharp | smooth
+    assert made.settings("far", block).model_dump() == sharp | smooth
+    assert made.settings("old", block).model_dump() == published
 
 
 def test_a_combination_is_excluded_by_all_facets_of_one_rule() -> None:
@@ -247,7 +257,7 @@ def test_every_way_of_writing_is_right_by_the_schema_too(
         {"adjust/half_window": -1},
         {"adjust/tails": "gumbel"},
         {"bcsd/fill": "linear"},
-        {"products/0/bcsd": {"interpolate": "mean_preserving"}},
+        {"products/0/settings": {"bcds": {}}},
         {"periods/train": [2000]},
         {"name": "../x"},
     ],
@@ -287,7 +297,7 @@ def test_the_example_on_the_page_for_writers_is_right() -> None:
         "periods": {"1985-2014": [1985, 2014]},
         "simulations": [{**run, "source_id": ["MY-GCM", "OTHER-GCM"]}],
     }
-    assert load(mapping).method("bcsd-linear")[1].tails == "linear"
+    assert load(mapping).adjusted("bcsd-linear", {}).tails == "linear"
 
 
 def test_what_synthetic_data_cannot_have_is_refused() -> None:

@@ -32,7 +32,6 @@ CONDA_ONLY = {
     "esmpy",
     "flox",
     "python",
-    "rechunker",
     "snakemake-executor-plugin-slurm",
     "xesmf",
 }

@@ -57,11 +57,11 @@ def test_rates_are_those_of_runs_in_the_folder(plan: Plan, tmp_path: Path) -> No
     file = tmp_path / "adjust" / f"{artefact.name}.tsv"
     file.parent.mkdir()
     file.write_text(f"s\tmax_rss\tcpu_time\n9.9\t200\t{taken}\n")
-    rates = estimate.measured(plan, tmp_path)
+    rates = estimate.measured([plan], tmp_path)
     assert rates["adjust"] == pytest.approx(10 * RATES["adjust"])
     assert rates["bcsd"] == RATES["bcsd"], "nothing has been measured"
     file.write_text("s\tmax_rss\n9.9\t200\n")
-    assert estimate.measured(plan, tmp_path) == RATES
+    assert estimate.measured([plan], tmp_path) == RATES
 
 
 def test_a_digest_is_five_lines_and_a_cost_needs_prices(plan: Plan) -> None:

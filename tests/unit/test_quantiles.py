@@ -1,4 +1,4 @@
-"""Quantile mapping against a brute force, the identity and the shift, and xsdba."""
+"""Quantile mapping against a brute force, the identity, the shift and the signal, and xsdba."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from finescale import quantiles
-from finescale.calendars import Days, n_slots, slots
+from finescale.calendars import Days, n_slots, season_year, slots
 from finescale.errors import ConfigError, ContractError
 from finescale.jitter import jitter_dry, restore_dry, uniform
 from finescale.quantiles import quantile_map
@@ -24,6 +23,7 @@ Series = NDArray[Any]
 POSITIONS = ["weibull", "cunnane", "hazen", "type7"]
 TAILS = ["constant", "linear", "parametric"]
 KINDS = ["+", "*"]
+METHODS = ["qm", "dqm", "qdm"]
 # (a, b) of (i - a)/(n + b), written down apart from the library's table.
 AB = {"weibull": (0, 1), "cunnane": (0.4, 0.2), "hazen": (0.5, 0), "type7": (1, -1)}
 
@@ -128,6 +128,55 @@ def brute_map(ref: Series, hist: Series, x: Series, options: Any) -> Series:
     return np.maximum(y, 0) if options["kind"] == "*" else y
 
 
+def brute_quantile(tau: float, nodes: Series, options: Any) -> float:
+    """F^-1 by np.interp, and beyond the ends by scipy's distributions moved to meet the node."""
+    a, b = AB[options["positions"]]
+    nodes = np.sort(nodes[~np.isnan(nodes)])
+    p = (np.arange(1, nodes.size + 1) - a) / (nodes.size + b)
+    upper, is_ratio = tau > p[-1], options["kind"] == "*"
+    y, end = float(np.interp(tau, p, nodes)), p[-1] if upper else p[0]
+    if p[0] <= tau <= p[-1] or options["tails"] == "constant":
+        return y
+    if options["tails"] == "linear":
+        last = slice(-10, None) if upper else slice(10)
+        return y + float(np.polyfit(p[last], nodes[last], 1)[0]) * (tau - end)
+    sample = nodes[nodes > options["wet_threshold"]] if is_ratio else nodes
+    if is_ratio and not upper:
+        unit = stats.weibull_min(brute_weibull_shape(sample))
+        return y * float(unit.ppf(tau) / unit.ppf(end))
+    unit = stats.gumbel_r(0, sample.std() * np.sqrt(6) / np.pi) if is_ratio else None
+    unit = unit or stats.norm(0, sample.std())
+    return y + float(unit.ppf(tau) - unit.ppf(end))
+
+
+def three_years(years: Series, year: int) -> Series:
+    """The window of three years of the run before or after 2045, moved until it fits."""
+    run = years[(years < 2045) == (year < 2045)]
+    centre = min(max(year, run.min() + 1), run.max() - 1)
+    return run[abs(run - centre) <= 1]
+
+
+def brute_change(x: float, ref: Series, hist: Series, own: Series, options: Any) -> float:
+    """DQM or QDM of one value, from the samples of its windows."""
+    is_ratio = options["kind"] == "*"
+
+    def ratio(x: float, base: float) -> float:
+        found = x / max(base, options["trace"] / 2)
+        return min(found, options["max_ratio"]) if base < 10 * options["trace"] else found
+
+    if options["method"] == "dqm":
+        mean, trained = float(np.nanmean(own)), float(np.nanmean(hist))
+        change = ratio(mean, trained) if is_ratio else mean - trained
+        inner = np.array([x / change if is_ratio else x - change])
+        y = float(brute_map(ref, hist, inner, options)[0])
+        return y * change if is_ratio else y + change
+    a, b = AB[options["positions"]]
+    own = own[~np.isnan(own)]
+    tau = (float(stats.rankdata(own)[own == x][0]) - a) / (own.size + b)
+    y, base = (brute_quantile(tau, nodes, options) for nodes in (ref, hist))
+    return max(y * ratio(x, base), 0) if is_ratio else y + x - base
+
+
 # --- data ------------------------------------------------------------------------------------
 
 
@@ -206,6 +255,65 @@ def test_every_window_equals_a_brute_force(calendar: str, season: str | None, ki
         np.testing.assert_allclose(out, expected, rtol=1e-6, err_msg=f"{positions} {tails}")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("calendar", "season"), AXES)
+@pytest.mark.parametrize(("method", "year_window"), [("dqm", 3), ("qdm", 3), ("qdm", None)])
+def test_every_change_equals_a_brute_force(
+    method: str, year_window: int | None, calendar: str, season: str | None, kind: str
+) -> None:
+    """The axis has a gap, and its first run of years is shorter than the window."""
+    ref_days, hist_days = days(1991, 4, "standard", season), days(1990, 2, calendar, season)
+    sim_days = Days.concatenate([days(2040, 2, calendar, season), days(2050, 4, calendar, season)])
+    ref_slots, hist_slots, sim_slots = slots(ref_days), slots(hist_days), slots(sim_days)
+    sim_years = season_year(sim_days, season)
+    ref = draw(kind, (2, ref_slots.size), 1, 0.0)
+    hist = draw(kind, (2, hist_slots.size), 2, 0.7)
+    sim = draw(kind, (2, sim_slots.size), 3, 1.5)
+    n = n_slots(calendar)
+    wanted = [0, 1, 59, 340, 359]
+    options: dict[str, Any] = {"method": method, "kind": kind, "year_window": year_window}
+    options |= {"wet_threshold": 0.5, "trace": 0.1, "max_ratio": 2.0}
+    for positions, tails in zip(
+        POSITIONS, ["linear", "parametric", "constant", "linear"], strict=True
+    ):
+        options |= {"positions": positions, "tails": tails}
+        out = quantile_map(
+            ref,
+            hist,
+            sim,
+            ref_slots=ref_slots,
+            hist_slots=hist_slots,
+            sim_slots=sim_slots,
+            sim_years=sim_years,
+            calendar=calendar,
+            **options,
+        )
+        for slot in set(wanted) & set(sim_slots.tolist()):
+            centre = int((slot + 0.5) / 360 * 366) if n == 360 else slot
+            ref_in, hist_in, sim_in = (
+                np.isin(at, brute_window(sorted(set(at.tolist())), of, 15, size))
+                for at, of, size in (
+                    (ref_slots, centre, 366),
+                    (hist_slots, slot, n),
+                    (sim_slots, slot, n),
+                )
+            )
+            for cell, t in itertools.product(range(2), np.flatnonzero(sim_slots == slot)):
+                years = three_years(sim_years, sim_years[t]) if year_window else sim_years
+                expected = (
+                    np.nan
+                    if np.isnan(sim[cell, t])
+                    else brute_change(
+                        sim[cell, t],
+                        ref[cell, ref_in],
+                        hist[cell, hist_in],
+                        sim[cell, sim_in & np.isin(sim_years, years)],
+                        options,
+                    )
+                )
+                assert out[cell, t] == pytest.approx(expected, rel=1e-6, nan_ok=True)
+
+
 # --- small series of any shape ---------------------------------------------------------------
 
 
@@ -230,13 +338,16 @@ any_options = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
 @few_examples
 @given(data=st.data(), options=any_options)
 def test_a_model_equal_to_the_reference_changes_nothing(
-    kind: Any, data: st.DataObject, options: Any
+    method: Any, kind: Any, data: st.DataObject, options: Any
 ) -> None:
     ref, ref_slots = data.draw(small_series(kind))
-    sim, sim_slots = data.draw(small_series(kind))
+    # A ratio to a quantile of 0 is guarded; it never is when the quantile is the value.
+    is_free = (method, kind) != ("qdm", "*")
+    sim, sim_slots = data.draw(small_series(kind)) if is_free else (ref, ref_slots)
     out = quantile_map(
         ref,
         ref,
@@ -245,24 +356,35 @@ def test_a_model_equal_to_the_reference_changes_nothing(
         hist_slots=ref_slots,
         sim_slots=sim_slots,
         calendar="noleap",
+        method=method,
+        sim_years=np.arange(sim_slots.size),
+        year_window=None,
         kind=kind,
+        trace=0.01,
         **options,
     )
+
+    def number(slots: Series, around: int) -> int:
+        window = brute_window(sorted(set(slots)), around, options["half_window"], 366)
+        return int(np.isin(slots, window).sum())
+
     for y, x, slot in zip(out[0], sim[0], sim_slots, strict=True):
-        window = brute_window(sorted(set(ref_slots)), slot, options["half_window"], 366)
-        if np.isin(ref_slots, window).sum() < 2:
+        if number(ref_slots, slot) < 2 or (method == "qdm" and number(sim_slots, slot) < 2):
             assert np.isnan(y)
         else:
             assert y == pytest.approx(x, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
 @few_examples
 @given(data=st.data(), options=any_options)
-def test_the_map_is_finite_and_never_falls(kind: Any, data: st.DataObject, options: Any) -> None:
+def test_the_map_is_finite_and_never_falls(
+    method: Any, kind: Any, data: st.DataObject, options: Any
+) -> None:
     ref, ref_slots = data.draw(small_series(kind, least=2))
     hist, hist_slots = data.draw(small_series(kind, least=2))
-    sim, _ = data.draw(small_series(kind))
+    sim, _ = data.draw(small_series(kind, least=2))
     x = np.sort(sim)
     y = quantile_map(
         ref,
@@ -272,36 +394,18 @@ def test_the_map_is_finite_and_never_falls(kind: Any, data: st.DataObject, optio
         hist_slots=np.zeros_like(hist_slots),
         sim_slots=np.zeros(x.size, np.int16),
         calendar="noleap",
+        method=method,
+        sim_years=np.arange(x.size),
+        year_window=None,
         kind=kind,
         wet_threshold=0.05,
+        trace=0.05,
         **options,
     )
     assert np.isfinite(y).all()
-    # A power may be off by its last bit.
-    assert (np.diff(y) >= -1e-12 * np.abs(y[:, 1:])).all()
+    # A power may be off by its last bit. The changes of QDM's quantiles may cross.
+    assert method == "qdm" or (np.diff(y) >= -1e-12 * np.abs(y[:, 1:])).all()
     assert kind == "+" or (y >= 0).all()
-
-
-@few_examples
-@given(data=st.data(), series=small_series("*"))
-def test_the_window_may_move_anywhere(data: st.DataObject, series: Any) -> None:
-    values, at = series
-    values[values == 3] = np.nan
-    present = np.unique(at)
-    floor = 0.02
-    training = quantiles.train(values[0], quantiles.gather_blocks(at, present), floor)
-    blocks = st.integers(0, present.size - 1), st.integers(1, present.size)
-    for start, length in data.draw(st.lists(st.tuples(*blocks), max_size=8)):
-        inside = np.isin(at, present[(start + np.arange(length)) % present.size])
-        expected = np.sort(values[0, inside & ~np.isnan(values[0])])
-        np.testing.assert_array_equal(quantiles.slide(training, start, length), expected)
-        wet = expected[expected > floor]
-        mean, deviation = quantiles.spread(training, start, length)
-        if wet.size < 10:
-            assert deviation == 0
-        else:
-            assert mean == pytest.approx(wet.mean(), rel=1e-12)
-            assert deviation == pytest.approx(wet.std() if np.ptp(wet) else 0, rel=1e-9)
 
 
 # --- shift and scale -------------------------------------------------------------------------
@@ -315,7 +419,8 @@ def map_year(ref: Series, hist: Series, sim: Series, **options: Any) -> Series:
         f"{name}_slots": np.tile(year, values.shape[1] // 365)
         for name, values in (("ref", ref), ("hist", hist), ("sim", sim))
     }
-    return quantile_map(ref, hist, sim, calendar="noleap", **axes, **options)
+    axes["sim_years"] = np.repeat(np.arange(sim.shape[1] // 365), 365)
+    return quantile_map(ref, hist, sim, calendar="noleap", **(axes | options))
 
 
 def assert_shift_is_removed(mapped: Any, dtype: Any, rtol: float, atol: float) -> None:
@@ -364,13 +469,104 @@ def test_a_factor_is_removed_beyond_the_training_range(tails: Any) -> None:
     np.testing.assert_allclose(out, truth, rtol=1e-9)
 
 
-# --- the tails' formulas ---------------------------------------------------------------------
+# --- changes ---------------------------------------------------------------------------------
 
 
-@given(k=st.floats(0.2, 200))
-def test_weibull_shape_has_the_given_coefficient_of_variation(k: float) -> None:
-    variation = stats.weibull_min.std(k) / stats.weibull_min.mean(k)
-    assert quantiles.weibull_shape(variation) == pytest.approx(k, rel=1e-6)
+def biased(kind: str, years: int = 3) -> tuple[Series, Series]:
+    """A reference with a season, and a model that is off in mean and spread."""
+    rng = np.random.default_rng(16)
+    season = np.sin(np.arange(years * 365) / 365 * 2 * np.pi)
+    if kind == "+":
+        noise = rng.standard_normal((2, 2, season.size))
+        return 285 + 10 * season + 3 * noise[0], 280 + 12 * season + 4 * noise[1]
+    amounts = rng.gamma(2, 3 + season, (2, 2, season.size))
+    return amounts[0] + 1, 0.5 * amounts[1] ** 1.2 + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["dqm", "qdm"])
+def test_a_uniform_change_is_kept_by_the_methods_that_promise_it(method: Any, kind: Any) -> None:
+    ref, hist = biased(kind)
+
+    def changed(values: Series) -> Series:
+        return values + 3 if kind == "+" else 1.5 * values
+
+    def mapped(sim: Series, method: str) -> Series:
+        return map_year(ref, hist, sim, method=method, kind=kind, trace=0.01)
+
+    later = mapped(changed(hist), method)
+    np.testing.assert_allclose(later, changed(mapped(hist, method)), rtol=1e-9)
+    # QM stretches the change by the ratio of the spreads.
+    assert abs(mapped(changed(hist), "qm") - changed(mapped(hist, "qm"))).mean() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_the_change_of_every_quantile_is_kept(positions: Any, kind: Any) -> None:
+    ref, hist = (values[:, :365] for values in biased(kind))
+    rng = np.random.default_rng(17)
+    sim = hist * rng.uniform(1, 2, hist.shape) ** 3
+    at = np.zeros(365, np.int16)
+    out = quantile_map(
+        ref,
+        hist,
+        sim,
+        ref_slots=at,
+        hist_slots=at,
+        sim_slots=at,
+        calendar="noleap",
+        method="qdm",
+        sim_years=np.arange(365),
+        year_window=None,
+        positions=positions,
+        kind=kind,
+        trace=0.01,
+    )
+    order = np.argsort(sim, axis=1)
+    y, x = np.take_along_axis(out, order, 1), np.take_along_axis(sim, order, 1)
+    o, h = np.sort(ref), np.sort(hist)
+    np.testing.assert_allclose(y - o if kind == "+" else y / o, x - h if kind == "+" else x / h)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["dqm", "qdm"])
+def test_a_biased_model_becomes_the_reference_in_its_own_training_period(
+    method: Any, kind: Any
+) -> None:
+    ref, _ = biased(kind)
+    hist = 20 + 1.1 * ref if kind == "+" else 1.7 * ref
+    out = map_year(ref, hist, hist, method=method, kind=kind, trace=0.01)
+    np.testing.assert_allclose(out, ref, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["dqm", "qdm"])
+def test_a_warming_of_the_winters_stays_in_the_winters(method: Any) -> None:
+    ref, hist = biased("+")
+    day = np.arange(hist.shape[1]) % 365
+    future = hist + np.where((day < 59) | (day >= 334), 3, 0)
+    change = map_year(ref, hist, future, method=method) - map_year(ref, hist, hist, method=method)
+    np.testing.assert_allclose(change[:, (day >= 75) & (day < 318)], 0, atol=1e-9)
+    np.testing.assert_allclose(change[:, (day >= 350) | (day < 43)], 3, rtol=1e-9)
+
+
+def test_a_ratio_to_next_to_nothing_is_guarded() -> None:
+    """x = 10 over quantiles of 0, of 9 and of 10 traces: unguarded, the first gives infinity."""
+    at = np.zeros(4, np.int16)
+    for base, factor in ((0, 2), (0.45, 2), (0.5, 20)):
+        y = quantile_map(
+            np.full((1, 4), 3.0),
+            np.full((1, 4), base),
+            np.full((1, 4), 10.0),
+            ref_slots=at,
+            hist_slots=at,
+            sim_slots=at,
+            calendar="noleap",
+            method="qdm",
+            sim_years=np.arange(4),
+            kind="*",
+            trace=0.05,
+        )
+        np.testing.assert_allclose(y, 3 * factor)
 
 
 @pytest.mark.parametrize("tails", TAILS)
@@ -479,23 +675,32 @@ def test_missing_values_stay_missing_and_teach_nothing() -> None:
     np.testing.assert_array_equal(out[2:3], map_year(ref[2:3, 365:], hist[2:3], sim[2:3]))
 
 
-@given(cut=st.integers(0, 6))
-@few_examples
-def test_any_split_of_the_cells_gives_the_same_bits(cut: int) -> None:
+@pytest.mark.parametrize("method", METHODS)
+@given(cut=st.integers(0, 6), order=st.permutations(range(6)))
+@settings(max_examples=10, deadline=None)
+def test_any_split_and_order_of_the_cells_gives_the_same_bits(
+    method: str, cut: int, order: list[int]
+) -> None:
     rng = np.random.default_rng(12)
-    ref, hist, sim = rng.gamma(2, 3, (3, 6, 2 * 365))
-    whole = map_year(ref, hist, sim, kind="*")
-    parts = [map_year(ref[c], hist[c], sim[c], kind="*") for c in np.s_[:cut, cut:]]
+    series = rng.gamma(2, 3, (3, 6, 2 * 365))
+    options: dict[str, Any] = {"method": method, "kind": "*", "trace": 0.05, "year_window": 1}
+    whole = map_year(*series, **options)[order]
+    parts = [map_year(*series[:, order[c]], **options) for c in np.s_[:cut, cut:]]
     np.testing.assert_array_equal(np.concatenate(parts).view(np.int64), whole.view(np.int64))
 
 
-def test_threads_give_the_same_bits_and_change_no_input() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_threads_give_the_same_bits_and_change_no_input(method: str) -> None:
     rng = np.random.default_rng(13)
     series = rng.gamma(2, 3, (3, 8, 4 * 365)).astype(np.float32)
     before = series.copy()
-    whole = map_year(*series, kind="*")
+
+    def mapped(cells: slice) -> Series:
+        return map_year(*series[:, cells], method=method, kind="*", trace=0.05, year_window=3)
+
+    whole = mapped(slice(8))
     with ThreadPoolExecutor(4) as pool:
-        parts = list(pool.map(lambda i: map_year(*series[:, i : i + 2], kind="*"), range(0, 8, 2)))
+        parts = list(pool.map(lambda i: mapped(slice(i, i + 2)), range(0, 8, 2)))
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     np.testing.assert_array_equal(series, before)
 
@@ -520,7 +725,7 @@ def test_the_order_of_days_does_not_matter() -> None:
     np.testing.assert_array_equal(shuffled, straight)
 
 
-@pytest.mark.parametrize("option", ["positions", "tails", "kind"])
+@pytest.mark.parametrize("option", ["method", "positions", "tails", "kind"])
 def test_an_unknown_option_is_named(option: str) -> None:
     one = np.ones((1, 365))
     with pytest.raises(ConfigError, match=f"`{option}` must be one of .* not 'median'"):
@@ -549,13 +754,34 @@ def test_series_that_do_not_fit_are_refused(ref: Series, ref_slots: Any, message
         )
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"year_window": 20}, ConfigError, "`year_window` must be odd to be centred, found 20"),
+        ({"kind": "*"}, ConfigError, "need a `trace` above 0, found 0"),
+        ({"sim_years": None}, ContractError, "`sim_years` must have the 365 days .* found None"),
+        ({"sim_years": np.zeros(3, int)}, ContractError, r"the 365 days .* found \(3,\)"),
+        (
+            {"sim_years": np.full(365, 1990), "sim_slots": np.minimum(np.arange(365), 363)},
+            ContractError,
+            "slot 363 of year 1990 more than once",
+        ),
+    ],
+)
+def test_a_change_needs_years_and_a_trace(options: Any, error: Any, message: str) -> None:
+    one = np.ones((1, 365))
+    with pytest.raises(error, match=message):
+        map_year(one, one, one, **({"method": "qdm"} | options))
+
+
 # --- a peer ----------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:keys will default to True in jsonpickle")
-def test_equals_xsdba_where_the_definition_is_shared() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_equals_xsdba_where_the_definition_is_shared(method: Any) -> None:
     """With the n type-7 positions as its quantiles xsdba keeps every order statistic, too."""
-    from xsdba import EmpiricalQuantileMapping
+    import xsdba
 
     n = 300
     rng = np.random.default_rng(15)
@@ -565,9 +791,14 @@ def test_equals_xsdba_where_the_definition_is_shared() -> None:
         xr.DataArray(v, dims="time", coords={"time": time}, attrs={"units": "K"})
         for v in (ref, hist, sim)
     )
-    peer = EmpiricalQuantileMapping.train(
+    peer, how = {
+        "qm": (xsdba.EmpiricalQuantileMapping, {"extrapolation": "constant"}),
+        "dqm": (xsdba.DetrendedQuantileMapping, {"extrapolation": "constant", "detrend": 0}),
+        "qdm": (xsdba.QuantileDeltaMapping, {}),
+    }[method]
+    theirs = peer.train(
         ref_da, hist_da, nquantiles=np.linspace(0, 1, n), kind="+", group="time"
-    ).adjust(sim_da, interp="linear", extrapolation="constant")
+    ).adjust(sim_da, interp="linear", **how)
     at = np.zeros(n, np.int16)
     ours = quantile_map(
         ref[None],
@@ -577,8 +808,11 @@ def test_equals_xsdba_where_the_definition_is_shared() -> None:
         hist_slots=at,
         sim_slots=at,
         calendar="noleap",
+        method=method,
+        sim_years=np.arange(n),
+        year_window=None,
         positions="type7",
         tails="constant",
     )
     assert ((sim < hist.min()) | (sim > hist.max())).any()
-    np.testing.assert_allclose(ours[0], peer.values, rtol=1e-9)
+    np.testing.assert_allclose(ours[0], theirs.values, rtol=1e-9)

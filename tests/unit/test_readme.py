@@ -165,7 +165,8 @@ def test_the_configuration_shown_is_a_right_one() -> None:
 def test_the_methods_shown_belong_to_a_right_configuration() -> None:
     (shown,) = blocks((ROOT / "docs" / "methods" / "README.md").read_text(), "yaml")
     whole = yaml.safe_load((ROOT / "config" / "config.yaml").read_text()) | yaml.safe_load(shown)
-    stage, adjust, _ = config.load(whole).method("bcsd-no-trend")
+    loaded = config.load(whole)
+    stage, adjust = loaded.stage("bcsd-no-trend"), loaded.adjusted("bcsd-no-trend", {})
     assert (stage, adjust.trend_years) == ("bcsd", 0)
 
 

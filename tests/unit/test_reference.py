@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from chain import Chain, grids
 
-from finescale import fields, reference, synthetic
+from finescale import fields, reference, sources, synthetic
 from finescale import standardise as rules
 from finescale.calendars import Days
 from finescale.errors import ContractError, SourceError
@@ -179,3 +179,26 @@ def test_a_seasonal_reference_has_a_seasonal_range(chain: Chain) -> None:
     made = Field(open_store(work.output))
     assert made.season == {"season": "MAM"}
     assert (made.read() == 4.0).all()
+
+
+def test_a_map_too_large_for_a_block_is_decoded_once(
+    small_world: World, standardise: Standardise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row by row of chunks, every map would be decoded three times."""
+    monkeypatch.setattr(fields, "TILE", 4)
+    monkeypatch.setattr(fields, "SLAB", 30)
+    monkeypatch.setattr(rules, "MOST_VALUES", 100)
+    ds = synthetic.dataset(small_world, "tasmax", days=SPRING)
+    ds.chunk(time=5).to_zarr(tmp_path / "maps.zarr", zarr_format=2, consolidated=True)
+    decoded = []
+    original = sources.Source.read
+
+    def counting(self: sources.Source, time: slice, *rest: Any, **options: Any) -> Any:
+        decoded.append(time)
+        return original(self, time, *rest, **options)
+
+    monkeypatch.setattr(sources.Source, "read", counting)
+    found = standardise(tmp_path / "maps.zarr", "tasmax")
+    assert sum(time.stop - time.start for time in decoded) == len(SPRING)
+    assert np.array_equal(found.read(), ds.tasmax.values, equal_nan=True)
+    assert not list(tmp_path.rglob("*.scratch"))

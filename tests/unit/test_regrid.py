@@ -250,6 +250,34 @@ def test_whole_cells_are_the_plain_product_bitwise(src: Grid, dst: Grid, seed: i
     np.testing.assert_array_equal(regrid.apply(weights, field)[0], product)
 
 
+@quick
+@given(
+    src=grids(),
+    dst=grids(),
+    method=st.sampled_from(METHODS),
+    n_time=st.integers(0, 9),
+    holes=st.sampled_from([0.0, 0.05, 0.6]),
+    least=st.sampled_from([0.0, 0.5, 1.0]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_each_value_is_a_sum_of_its_own_bitwise(
+    src: Grid, dst: Grid, method: str, n_time: int, holes: float, least: float, dtype: type
+) -> None:
+    """However many steps are summed at once, and whatever is invalid elsewhere."""
+    weights = regrid.build(src, dst, method)
+    field: NDArray[Any] = field_on(src, 7, n_time=n_time, holes=holes).astype(dtype)
+    total, valid = np.zeros((2, n_time, dst.size))
+    for row, col, share in zip(weights.row, weights.col, weights.S, strict=True):
+        known = ~np.isnan(field[:, col])
+        total[known, row] += share * field[known, col].astype(np.float64)
+        valid[known, row] += share
+    enough = (valid > 0) & (valid >= least - regrid.COVERED)
+    valid[np.abs(valid - 1) <= regrid.COVERED] = 1
+    expected = np.where(enough, total / np.where(enough, valid, 1), np.nan).astype(dtype)
+    found = regrid.apply(weights, field, min_valid_fraction=least)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_area_outside_the_source_counts_as_invalid() -> None:
     src, dst = regular(-2.0, 0.0, 1, 2, 4.0), regular(-2.0, -1.0, 1, 3, 4.0)
     weights = regrid.conservative(src, dst)

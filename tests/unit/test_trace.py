@@ -26,8 +26,8 @@ from finescale.trace import Step
 WORLD = synthetic.World(n_lat=12, n_lon=16, ratio=4, first_year=2012, last_year=2015)
 VARIABLES = ["tasmax", "tasmin", "pr"]
 BCSD = {
-    "keeping": {"stage": "bcsd", "bcsd": {"interpolation": "mean_preserving"}},
-    "smooth": {"stage": "bcsd", "bcsd": {"fill": "smooth"}},
+    "keeping": {"stage": "bcsd", "settings": {"interpolation": "mean_preserving"}},
+    "smooth": {"stage": "bcsd", "settings": {"fill": "smooth"}},
 }
 CONFIG: dict[str, Any] = {
     "name": "traced",

@@ -59,7 +59,10 @@ def spec(stage):
 
 
 def cores(stage):
-    """Return a threads function: as many as the plan gives an artefact."""
+    """Return the threads of a stage: a function only where its artefacts differ in them."""
+    numbers = {artefact.threads for artefact in PLAN.stage(stage)} or {1}
+    if len(numbers) == 1:
+        return numbers.pop()
 
     def threads(wildcards):
         return PLAN.artefacts[stage, wildcards.artefact].threads
@@ -130,7 +133,7 @@ def report_spec(rule):
 
 def opening_words():
     """Return what the run will take, for its begin."""
-    return summary.opening_words(CONFIG, PLAN)
+    return summary.opening_words(RUN)
 
 
 def closing_words():

@@ -1,19 +1,23 @@
 """Stage `adjust`: a GCM on its own grid with the distribution of the coarsened reference.
 
 Historical and scenario lie on one axis and are mapped by the same training distributions; mapping
-each period on its own would erase the change.
+each period on its own would erase the change. What distinguishes the methods is the distribution
+that a value is ranked in (`quantiles`), and the slow change that is taken out before:
+
+    trend_years   running mean of months, "+" only; put back after
+    epoch_years   climatology of the years around; left to the product stage to put back
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finescale import calendars, fields, trends
+from finescale import calendars, epochs, fields, trends
 from finescale.blocks import Tile, tiles
 from finescale.calendars import Days
 from finescale.errors import ContractError
@@ -22,8 +26,12 @@ from finescale.jitter import jitter_dry, restore_dry, uniform
 from finescale.job import Job
 from finescale.quantiles import Positions, Tails, quantile_map
 from finescale.standardise import within
-from finescale.store import Array, Piece, Store
+from finescale.store import Array, Contract, Piece, Region, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
+
+
+Method = Literal["qm", "dqm", "qdm", "edcdfm"]
+Values = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class QuantileMapping:
     trend_years: int
     dry_threshold: float
     seed: int
+    method: Method = "qm"
+    year_window: int = 21
+    epoch_years: int = 0
+    max_ratio: float = 2.0
+    dry_floor: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +60,14 @@ class Series:
     train: NDArray[np.bool_]
 
 
+class Adjusted(NamedTuple):
+    """What is made of a series, (time, cell): `rank` and `trend` if they were asked for."""
+
+    values: Values
+    rank: Values | None = None
+    trend: Values | None = None
+
+
 def run(
     work: Job,
     *,
@@ -55,10 +76,13 @@ def run(
     scen: Store | None = None,
     target: str,
     train: tuple[str, str],
-    method: str,
+    ranks: bool = False,
     **parameters: Any,
 ) -> None:
-    """Write the quantile-mapped series of one experiment, (time, lat, lon) on the GCM's grid.
+    """Write the adjusted series of one experiment, (time, lat, lon) on the GCM's grid.
+
+    Beside it: `valid`, the cells that have values; `rank`, if it is asked for; and `trend`, if
+    `epoch_years` takes one out.
 
     Parameters
     ----------
@@ -72,8 +96,8 @@ def run(
         `hist` or `scen`: which of them is written.
     train
         First and last training day.
-    method
-        `qm`.
+    ranks
+        Whether the probability of each value in its own window is written, too.
     parameters
         Of `QuantileMapping`.
     """
@@ -88,18 +112,11 @@ def run(
     variable_id = written.variable_id
     ref_train = _training(reference.days, train, ref.url)
     sim_train = _training(axis, train, hist.url)
-    arrays = fields.declare(
-        variable_id, written.days, written.grid, layout="full_time", nan="allowed"
+    period = slice(begin, begin + len(written.days))
+    arrays = _declare(written, ranks=ranks, trend=mapping.epoch_years > 0)
+    writer = work.create(
+        arrays, {**written.season, "adjustment": mapping.method, "train": list(train)}
     )
-    chunks = arrays[variable_id].chunks
-    arrays["valid"] = Array(
-        ("lat", "lon"),
-        written.grid.shape,
-        chunks[1:],
-        "|i1",
-        {"long_name": "cell has values", "flag_values": [0, 1], "flag_meanings": "no yes"},
-    )
-    writer = work.create(arrays, {**written.season, "adjustment": method, "train": list(train)})
     lat, lon = (
         a.reshape(-1) for a in np.meshgrid(written.grid.lat, written.grid.lon, indexing="ij")
     )
@@ -107,29 +124,65 @@ def run(
     def compute(tile: Tile) -> Iterator[Piece]:
         cells = tile.rows(written.grid.shape[1])
         values = np.concatenate([p.series(slice(None), tile.lat, tile.lon) for p in parts])
-        adjusted = adjust_series(
+        found = adjust_series(
             Series(reference.series(slice(None), tile.lat, tile.lon), reference.days, ref_train),
             Series(values, axis, sim_train),
             mapping,
+            period=period,
             variable_id=variable_id,
             lat=lat[cells],
             lon=lon[cells],
-        )[begin : begin + len(written.days)]
-        gaps = np.isnan(adjusted)
-        valid = ~gaps.any(axis=0)
-        if (gaps.any(axis=0) & ~gaps.all(axis=0)).any():
-            cell = int(np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0))[0])
-            day = int(np.flatnonzero(gaps[:, cell])[0])
-            raise ContractError(
-                f"{written.store.url}: `{variable_id}` is missing on {written.days.isoformat(day)} "
-                f"(lat {lat[cells][cell]:g}, lon {lon[cells][cell]:g}) in a cell that has values "
-                "on other days; limit the simulation's `period` to days that are whole"
-            )
-        block = adjusted.reshape(-1, *tile.shape).astype(np.float32)
-        yield variable_id, (slice(0, len(written.days)), tile.lat, tile.lon), block
-        yield "valid", (tile.lat, tile.lon), valid.reshape(tile.shape).astype(np.int8)
+            season=written.season.get("season"),
+            ranks=ranks,
+        )
+        _check_whole(found.values, written, lat[cells], lon[cells])
+        every: Region = slice(0, len(written.days)), tile.lat, tile.lon
+        for name, series in zip((variable_id, "rank", "trend"), found, strict=True):
+            if series is not None:
+                yield name, every, series.reshape(-1, *tile.shape).astype(np.float32)
+        valid = np.asarray(~np.isnan(found.values).any(axis=0))
+        yield "valid", every[1:], valid.reshape(tile.shape).astype(np.int8)
 
-    work.fill(writer, compute, tiles(arrays[variable_id].shape, chunks))
+    work.fill(writer, compute, tiles(arrays[variable_id].shape, arrays[variable_id].chunks))
+
+
+def _declare(written: Field, *, ranks: bool, trend: bool) -> dict[str, Array]:
+    """Return the arrays of the store."""
+    variable = VARIABLES[written.variable_id]
+    arrays = fields.declare(
+        written.variable_id, written.days, written.grid, layout="full_time", nan="allowed"
+    )
+    series = arrays[written.variable_id]
+    if ranks:
+        attributes = {"long_name": "probability in its own window", "units": "1"}
+        arrays["rank"] = replace(series, attributes=attributes, contract=Contract((0.0, 1.0), nan="allowed"))
+    if trend:
+        units = variable.units if variable.kind == "+" else "1"
+        attributes = {"long_name": "change of the climatology since training", "units": units}
+        arrays["trend"] = replace(series, attributes=attributes, contract=Contract(nan="allowed"))
+    arrays["valid"] = Array(
+        ("lat", "lon"),
+        written.grid.shape,
+        series.chunks[1:],
+        "|i1",
+        {"long_name": "cell has values", "flag_values": [0, 1], "flag_meanings": "no yes"},
+    )
+    return arrays
+
+
+def _check_whole(
+    adjusted: Values, written: Field, lat: NDArray[np.float64], lon: NDArray[np.float64]
+) -> None:
+    """Raise a ContractError if a cell has values on some of its days, (time, cell), only."""
+    gaps = np.isnan(adjusted)
+    partly = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0))
+    if partly.size:
+        cell, day = partly[0], int(np.flatnonzero(gaps[:, partly[0]])[0])
+        raise ContractError(
+            f"{written.store.url}: `{written.variable_id}` is missing on "
+            f"{written.days.isoformat(day)} (lat {lat[cell]:g}, lon {lon[cell]:g}) in a cell that "
+            "has values on other days; limit the simulation's `period` to days that are whole"
+        )
 
 
 def adjust_series(
@@ -137,51 +190,98 @@ def adjust_series(
     sim: Series,
     mapping: QuantileMapping,
     *,
+    period: slice = slice(None),
     variable_id: str,
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
-) -> NDArray[np.floating[Any]]:
-    """Return `sim` with the training distribution of `ref`, (time, cell); all of its axis.
+    season: str | None = None,
+    ranks: bool = False,
+) -> Adjusted:
+    """Return the days `period` of `sim` with the training distribution of `ref`, (time, cell).
 
-    Kind "+": the trend of `ref` and of the training days of `sim` is taken out before the
-    distributions are built, each from training years alone; the trend of the whole axis of `sim`
-    is taken out before mapping and put back after. pr: dry days are jittered before, 0 after.
+    Kind "+" with `trend_years`: the trend of `ref` and of the training days of `sim` is taken out
+    before the distributions are built, each from training years alone; the trend of the whole axis
+    of `sim` is taken out before mapping and put back after. With `epoch_years` that of `sim` is
+    taken out and returned beside. pr: dry days are jittered before, 0 after.
 
     References
     ----------
-    Thrasher et al. (2012), doi:10.5194/hess-16-3309-2012.
+    Thrasher et al. (2012), doi:10.5194/hess-16-3309-2012; Abatzoglou & Brown (2012),
+    doi:10.1002/joc.2312.
     """
-    kind = VARIABLES[variable_id].kind
-    detrend = kind == "+" and mapping.trend_years > 0
-    trained_ref, trained_hist = _select(ref, ref.train), _select(sim, sim.train)
-    whole = sim
-    back: NDArray[np.floating[Any]] | float = 0.0
-    if detrend:
+    variable = VARIABLES[variable_id]
+    threshold = mapping.dry_threshold * MM_PER_DAY if variable_id == "pr" else 0.0
+    trained_ref, trained_hist, whole = _select(ref, ref.train), _select(sim, sim.train), sim
+    back: Values | float = 0.0
+    left = None
+    if mapping.epoch_years:
+        slow = epochs.trend(
+            sim.values, sim.days, train=sim.train, span_years=mapping.epoch_years,
+            kind=variable.kind, floor=variable.trace,
+        )  # fmt: skip
+        left = slow[period]
+        steady = sim.values / slow if variable.kind == "*" else sim.values - slow
+        whole = Series(steady, sim.days, sim.train)
+        trained_hist = _select(whole, sim.train)
+    elif variable.kind == "+" and mapping.trend_years:
         trained_ref, trained_hist = (
             _detrend(s, mapping.trend_years)[0] for s in (trained_ref, trained_hist)
         )
-        whole, back = _detrend(sim, mapping.trend_years)
-    threshold = mapping.dry_threshold * MM_PER_DAY if variable_id == "pr" else 0.0
+        whole, slow = _detrend(sim, mapping.trend_years)
+        back = slow[period]
     if threshold > 0:
         trained_ref, trained_hist, whole = (
-            _jitter(s, threshold, mapping.seed, variable_id, lat, lon)
+            _jitter(s, mapping, variable_id, lat, lon)
             for s in (trained_ref, trained_hist, whole)
         )
-    mapped = quantile_map(
-        *(np.ascontiguousarray(s.values.T) for s in (trained_ref, trained_hist, whole)),
-        ref_slots=calendars.standard_slots(trained_ref.days),
-        hist_slots=calendars.slots(trained_hist.days),
-        sim_slots=calendars.slots(whole.days),
-        calendar=sim.days.calendar,
-        half_window=mapping.half_window,
-        positions=mapping.positions,
-        tails=mapping.tails,
-        kind=kind,
-        wet_threshold=threshold,
-    ).T
+
+    def quantiles(*, rank: bool) -> Values:
+        return quantile_series(
+            trained_ref, trained_hist, whole, mapping, period,
+            variable_id=variable_id, season=season, rank=rank,
+        )  # fmt: skip
+
+    mapped = quantiles(rank=False)
     if threshold > 0:
         mapped = restore_dry(mapped, threshold=threshold)
-    return mapped + back
+    return Adjusted(mapped + back, quantiles(rank=True) if ranks else None, left)
+
+
+def quantile_series(
+    ref: Series,
+    hist: Series,
+    sim: Series,
+    mapping: QuantileMapping,
+    period: slice,
+    *,
+    variable_id: str,
+    season: str | None = None,
+    rank: bool = False,
+) -> Values:
+    """Return the days `period` of `sim`, (time, cell), mapped or as ranks in their own windows.
+
+    Only `qm` needs no other day than the one it maps; `edcdfm` ranks in the period that is written.
+    """
+    variable = VARIABLES[variable_id]
+    if mapping.method in ("qm", "edcdfm"):
+        sim, period = _select(sim, period), slice(None)
+    return quantile_map(
+        *(np.ascontiguousarray(s.values.T) for s in (ref, hist, sim)),
+        ref_slots=calendars.standard_slots(ref.days),
+        hist_slots=calendars.slots(hist.days),
+        sim_slots=calendars.slots(sim.days),
+        sim_years=calendars.season_year(sim.days, season),
+        calendar=sim.days.calendar,
+        method="rank" if rank else "qdm" if mapping.method == "edcdfm" else mapping.method,
+        half_window=mapping.half_window,
+        year_window=None if mapping.method == "edcdfm" else mapping.year_window,
+        positions=mapping.positions,
+        tails=mapping.tails,
+        kind=variable.kind,
+        wet_threshold=mapping.dry_threshold * MM_PER_DAY if variable_id == "pr" else 0.0,
+        trace=variable.trace,
+        max_ratio=mapping.max_ratio,
+    ).T[period]
 
 
 def _training(days: Days, train: tuple[str, str], where: str) -> NDArray[np.bool_]:
@@ -191,7 +291,7 @@ def _training(days: Days, train: tuple[str, str], where: str) -> NDArray[np.bool
     return chosen
 
 
-def _select(series: Series, chosen: NDArray[np.bool_]) -> Series:
+def _select(series: Series, chosen: slice | NDArray[np.bool_]) -> Series:
     return Series(series.values[chosen], series.days[chosen], series.train[chosen])
 
 
@@ -202,11 +302,12 @@ def _detrend(series: Series, years: int) -> tuple[Series, NDArray[np.float64]]:
 
 def _jitter(
     series: Series,
-    threshold: float,
-    seed: int,
+    mapping: QuantileMapping,
     variable_id: str,
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
 ) -> Series:
-    u = uniform(seed, variable_id, lat, lon, series.days)
-    return Series(jitter_dry(series.values, threshold=threshold, u=u), series.days, series.train)
+    u = uniform(mapping.seed, variable_id, lat, lon, series.days)
+    threshold, lowest = mapping.dry_threshold * MM_PER_DAY, mapping.dry_floor
+    values = jitter_dry(series.values, threshold=threshold, u=u, lowest=lowest)
+    return Series(values, series.days, series.train)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finescale import disaggregate, fields
 from finescale.blocks import Tile
 from finescale.calendars import Days, standard_slots
-from finescale.disaggregate import Fill, Interpolation, area_means
+from finescale.disaggregate import Fill, Interpolation, area_means, limited
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.store import Store
@@ -79,12 +79,15 @@ def run(
         clim = base[standard_slots(days), lat, lon]
         return block / clim if kind == "*" else block - clim
 
-    def finish(tile: Tile) -> Callable[[NDArray[Any], Days, slice], NDArray[Any]]:
+    def finish(
+        tile: Tile, count: NDArray[np.int32]
+    ) -> Callable[[NDArray[Any], Days, slice], NDArray[Any]]:
         cycle = fine_climatology.read(coarse.variable_id, (slice(None), tile.lat, tile.lon))
 
         def finished(smooth: NDArray[Any], days: Days, time: slice) -> NDArray[Any]:
             clim = cycle[standard_slots(days)]
-            value = np.maximum(smooth * clim, 0.0) if kind == "*" else smooth + clim
+            value = smooth * clim if kind == "*" else smooth + clim
+            value = limited(value, VARIABLES[coarse.variable_id].limits, count)
             return value if upper is None else upper.read(time, tile.lat, tile.lon) - value
 
         return finished

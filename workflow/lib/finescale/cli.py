@@ -225,7 +225,7 @@ def show_plan(chosen: argparse.Namespace) -> Told:
     run = start.read(config.parse(path), path)
     root = run.config.stores
     committed = set(store.list_stores(root))
-    rates = estimate.measured(run.plan, Path("benchmarks"))
+    rates = estimate.measured(run.plans, Path("benchmarks"))
     stages = estimate.forecast(run.plan, committed, rates)
     products = [
         {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -32,7 +32,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 """Names go into paths: letters, digits, dot and hyphen; no underscore, which separates facets."""
 
 
-ProductStage = Literal["bcsd", "interpolate"]
+ProductStage = Literal["bcsd", "qplad", "maca", "gard", "interpolate"]
 PRODUCT_STAGES: tuple[str, ...] = get_args(ProductStage)
 Calendar = Literal[
     "standard", "gregorian", "proleptic_gregorian", "julian", "noleap", "365_day", "all_leap",
@@ -243,9 +243,13 @@ class Simulation(Dataset):
 
 
 class Adjust(Section):
-    """Bias adjustment on the GCM's grid (docs/stages/adjust.md)."""
+    """Bias adjustment on the GCM's grid (docs/stages/adjust.md); methods fix some of these keys."""
 
-    method: Literal["qm"] = Field("qm", description="quantile mapping, by day of year")
+    method: Literal["qm", "dqm", "qdm", "edcdfm"] = Field(
+        "qm",
+        description="by day of year: quantile mapping, the same without and with the change of the "
+        "mean, quantile delta mapping in a window of years or over the whole period",
+    )
     half_window: int = Field(15, ge=0, le=91, description="days on either side of the day of year")
     positions: Literal["weibull", "cunnane", "hazen", "type7"] = Field(
         "weibull", description="plotting positions of the empirical distributions"
@@ -259,10 +263,25 @@ class Adjust(Section):
         description="running mean taken out of temperatures before mapping and put back after; "
         "odd; 0: none",
     )
+    year_window: int = Field(
+        21, ge=1, description="odd; years around a value that dqm and qdm rank it in"
+    )
+    epoch_years: int = Field(
+        0,
+        ge=0,
+        description="odd; climatology of so many years taken out before, which `maca` puts back; "
+        "0: none",
+    )
+    max_ratio: float = Field(
+        2.0, gt=0, description="largest factor of dqm, qdm and edcdfm where hist is nearly 0"
+    )
     dry_threshold: float = Field(0.05, ge=0, description="[mm/day]; pr below it is dry")
+    dry_floor: float = Field(
+        0.0, ge=0, lt=1, description="of the threshold; dry days are jittered from it upwards"
+    )
     seed: int = Field(0, ge=0, description="of the jitter on dry days")
 
-    @field_validator("trend_years")
+    @field_validator("trend_years", "year_window", "epoch_years")
     @classmethod
     def _centred(cls, value: int) -> int:
         if value and value % 2 == 0:
@@ -314,13 +333,81 @@ class Bcsd(Section):
     )
 
 
+class Interpolate(Section):
+    """The raw model, interpolated (docs/stages/interpolate.md): nothing to choose."""
+
+
+class Qplad(Section):
+    """Quantile-preserving analogs of the reference's training days (docs/stages/qplad.md)."""
+
+    half_window: int = Field(
+        15, ge=0, le=91, description="training days on either side of the day of year"
+    )
+    wet_day: float = Field(1.0, ge=0, description="[mm/day]; pr below it becomes 0")
+    pr_ceiling: float = Field(2000.0, gt=0, description="[mm/day]; highest pr")
+    dtr_ceiling: float = Field(70.0, gt=0, description="[K]; highest diurnal range")
+
+
+class Maca(Section):
+    """Constructed analogs and a fine adjustment (docs/stages/maca.md, docs/stages/analogs.md)."""
+
+    n_analogs: int = Field(10, ge=1, description="training days that a day is made of")
+    day_window: int = Field(45, ge=0, le=182, description="days of the year they may be away")
+    exclude_days: int = Field(7, ge=0, description="on either side of the day itself, not used")
+    ridge: float = Field(0.1, ge=0, description="of the mean diagonal of their Gram matrix")
+    region_degrees: float = Field(
+        20.0, gt=0, description="side of the overlapping regions that have their own analogs"
+    )
+    half_window: int = Field(
+        22, ge=0, le=91, description="days on either side, of the fine adjustment"
+    )
+    max_ratio: float = Field(5.0, gt=0, description="of the fine adjustment")
+
+
+class Gard(Section):
+    """Regression on coarse predictors, cell by cell (docs/stages/gard.md)."""
+
+    predictors: tuple[Variable, ...] = Field(
+        (), description="CMIP6 names; default: the variable itself"
+    )
+    train_on: Literal["reference", "simulation"] = Field(
+        "reference",
+        description="reference: its coarse means, and the model adjusted to them; simulation: the "
+        "model as it is, which must follow the observed days (a reanalysis)",
+    )
+    mode: Literal["regression", "analog_regression", "analog"] = Field(
+        "regression", description="on all days of the season, on the nearest, or their values"
+    )
+    transform: Literal["none", "cube_root", "log", "quantile"] = Field(
+        "none", description="of the predictors"
+    )
+    half_window: int = Field(45, ge=1, le=182, description="days of the year on either side")
+    window_step: int = Field(5, ge=1, description="days of the year that share a logistic model")
+    n_analogs: int = Field(200, ge=3, description="nearest days")
+    analog_kind: Literal["mean", "best", "sample", "weighted"] = Field(
+        "mean", description="of the mode analog"
+    )
+    threshold: float = Field(1.0, gt=0, description="[mm/day]; pr above it is wet")
+    stochastic: bool = Field(False, description="add a random field in space and time")
+    seed: int = Field(0, ge=0, description="of the random field: members differ in it")
+    length_km: float | None = Field(
+        None, gt=0, description="of the random field; default: estimated from the reference"
+    )
+    length_days: float | None = Field(None, gt=0, description="likewise")
+    correlation: float = Field(
+        0.75, ge=-1, le=1, description="of the random fields of tasmax and its diurnal range"
+    )
+
+
 class Method(Section):
     """A named method: a product stage and what differs from the stage sections."""
 
     stage: ProductStage | None = Field(None, description="default: the method's name")
     adjust: dict[str, Any] = Field({}, description="keys of `adjust` that differ for this method")
     climatology: dict[str, Any] = Field({}, description="keys of `climatology` that differ")
-    bcsd: dict[str, Any] = Field({}, description="keys of `bcsd` that differ")
+    settings: dict[str, Any] = Field(
+        {}, description="keys of the section of its product stage that differ"
+    )
 
 
 class Aggregate(Section):
@@ -344,6 +431,18 @@ class Prices(Section):
     core_hour: float = Field(0.0, ge=0, description="of one processor for an hour")
     million_writes: float = Field(0.0, ge=0, description="of a million objects written")
     gb_month: float = Field(0.0, ge=0, description="of a gigabyte stored for a month")
+
+
+class Try(Section):
+    """A sample of the whole: the same rules on a few coarse cells and years."""
+
+    cells: int = Field(4, ge=1, description="coarse cells a side, of the coarsest model")
+    years: int = Field(3, ge=1, description="last ones of each period, first ones of scenarios")
+    lat: float | None = Field(None, description="middle of the sample; default: of each domain")
+    lon: float | None = Field(None, description="likewise")
+    active: bool = Field(
+        True, description="false: run the whole, and plan it by what the sample took"
+    )
 
 
 class Verify(Section):
@@ -370,8 +469,10 @@ class Products(Section):
     variable_id: Annotated[
         SomeVariables, BeforeValidator(_as_list, json_schema_input_type=Variable | SomeVariables)
     ] = Field(description="CMIP6 names; tasmax and tasmin belong together")
-    method: Names = Field(description="a product stage (bcsd, interpolate) or a name in `methods`")
-    bcsd: Bcsd | None = Field(None, description="for this block, instead of the section `bcsd`")
+    method: Names = Field(description="a product stage (bcsd, qplad, ...) or a name in `methods`")
+    settings: dict[ProductStage, dict[str, Any]] = Field(
+        {}, description="product stage -> keys of its section that differ in this block"
+    )
     exclude: tuple[dict[str, str], ...] = Field(
         (), description="facets of combinations to leave out"
     )
@@ -408,26 +509,45 @@ class Config(Section):
     climatology: Climatology = Field(Climatology(), description="day-of-year climatologies")
     adjust: Adjust = Field(Adjust(), description="bias adjustment")
     bcsd: Bcsd = Field(Bcsd(), description="spatial disaggregation")
+    qplad: Qplad = Field(Qplad(), description="quantile-preserving analogs")
+    maca: Maca = Field(Maca(), description="constructed analogs")
+    gard: Gard = Field(Gard(), description="regression")
+    interpolate: Interpolate = Field(Interpolate(), description="the baseline")
     aggregate: Aggregate = Field(Aggregate(), description="monthly and annual summaries")
     evaluate: Evaluate = Field(Evaluate(), description="the scorecard and its gates")
     verify: Verify = Field(Verify(), description="integrity of the stores")
+    sample: Try | None = Field(
+        None, alias="try", description="run on a sample of itself first, to `results/<name>-try/`"
+    )
     prices: Prices = Field(Prices(), description="for the cost that `finescale plan` tells")
 
-    def method(self, name: str) -> tuple[str, Adjust, Climatology]:
-        """Return the product stage of a method and its complete `adjust` and `climatology`."""
-        method = self.methods.get(name, Method(stage=None))
-        stage = method.stage or name
-        return (
-            stage,
-            Adjust(**{**self.adjust.model_dump(), **method.adjust}),
-            Climatology(**{**self.climatology.model_dump(), **method.climatology}),
-        )
+    def stage(self, method: str) -> str:
+        """Return the product stage of a method."""
+        return (method in self.methods and self.methods[method].stage) or method
 
-    def disaggregation(self, method: str, block: Products) -> Bcsd:
-        """Return the complete `bcsd` of a method in a block: its own keys, else the block's."""
-        section = block.bcsd or self.bcsd
-        own = self.methods[method].bcsd if method in self.methods else {}
-        return Bcsd(**{**section.model_dump(), **own})
+    def adjusted(self, method: str, fixed: Mapping[str, Any]) -> Adjust:
+        """Return the complete `adjust` of a method; `fixed` is what its stage prescribes."""
+        return Adjust(**{**self.adjust.model_dump(), **fixed, **self._own(method).adjust})
+
+    def climatologies(self, method: str) -> Climatology:
+        """Return the complete `climatology` of a method."""
+        return Climatology(**{**self.climatology.model_dump(), **self._own(method).climatology})
+
+    def settings(self, method: str, block: Products) -> Section:
+        """Return the complete section of a method's stage: its own keys, the block's, the rest."""
+        stage = self.stage(method)
+        section: Section = getattr(self, stage)
+        inner = block.settings.get(stage, {})  # type: ignore[call-overload]
+        return type(section)(**{**section.model_dump(), **inner, **self._own(method).settings})
+
+    def variables(self, block: Products) -> tuple[str, ...]:
+        """Return the variables of a block and those that its methods predict them from."""
+        sections = (self.settings(method, block) for method in block.method)
+        more = (v for section in sections if isinstance(section, Gard) for v in section.predictors)
+        return tuple(dict.fromkeys([*block.variable_id, *more]))
+
+    def _own(self, method: str) -> Method:
+        return self.methods.get(method, Method(stage=None))
 
 
 # --------------------------------------------------------------------------------------
@@ -457,16 +577,21 @@ def _check_methods(config: Config) -> list[str]:
     for name, method in config.methods.items():
         if method.stage is None and name not in PRODUCT_STAGES:
             wrong.append(f"methods.{name}: give `stage`, one of {', '.join(PRODUCT_STAGES)}")
-        for word, section, overrides in (
-            ("adjust", config.adjust, method.adjust),
-            ("climatology", config.climatology, method.climatology),
-            ("bcsd", config.bcsd, method.bcsd),
-        ):
-            try:
-                type(section).model_validate({**section.model_dump(), **overrides})
-            except ValidationError as error:
-                wrong += _messages(error, type(section), within=f"methods.{name}.{word}")
+            continue
+        wrong += _check_keys(config.adjust, method.adjust, f"methods.{name}.adjust")
+        wrong += _check_keys(config.climatology, method.climatology, f"methods.{name}.climatology")
+        section = getattr(config, config.stage(name))
+        wrong += _check_keys(section, method.settings, f"methods.{name}.settings")
     return wrong
+
+
+def _check_keys(section: Section, keys: Mapping[str, Any], where: str) -> list[str]:
+    """Return what is wrong with keys that replace some of a section."""
+    try:
+        type(section).model_validate({**section.model_dump(), **keys})
+    except ValidationError as error:
+        return _messages(error, type(section), within=where)
+    return []
 
 
 def _check_simulations(config: Config) -> list[str]:
@@ -499,6 +624,11 @@ def _check_block(config: Config, number: int, block: Products) -> list[str]:
         "member_id": {m for run in runs for m in run.member_id},
     }
     wrong = [
+        *(
+            line
+            for stage, keys in block.settings.items()
+            for line in _check_keys(getattr(config, stage), keys, f"{where}.settings.{stage}")
+        ),
         *_unknown(f"{where}.domain", block.domain, config.domains, "domain"),
         *_unknown(f"{where}.reference", [block.reference], config.references, "reference"),
         *_unknown(f"{where}.train", [block.train], config.periods, "period"),

@@ -26,12 +26,14 @@ from finescale.errors import ContractError
 from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
-from finescale.store import Piece, Store
+from finescale.store import Array, Piece, Store
 
 Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
 """(coarse block (time, lat, lon), its days, coarse rows and columns) -> what is interpolated."""
-Finish = Callable[[Tile], Callable[[NDArray[Any], Days, slice], NDArray[Any]]]
-"""tile -> (interpolated (time, lat, lon), its days, time slice of the product) -> the product."""
+Count = NDArray[np.int32]
+Finish = Callable[[Tile, Count], Callable[[NDArray[Any], Days, slice], NDArray[Any]]]
+"""(tile, its corrected days) -> (interpolated (time, lat, lon), its days, time slice of the
+product) -> the product, whose corrections are counted."""
 
 
 Fill = Literal["nearest", "smooth"]
@@ -215,7 +217,7 @@ def run(
     anomaly, finish
         What the method does before and after the interpolation.
     """
-    days, index = _product_axis(coarse.days, calendar)
+    days, index = product_axis(coarse.days, calendar)
     points = None
     if interpolation.system is not None:
         solve = point_solver(interpolation.system, interpolation.valid, where=coarse.store.url)
@@ -229,10 +231,17 @@ def run(
         fine,
         layout="tiles",
         nan="mask",
-        attributes={"ancillary_variables": "filled"},
+        attributes={"ancillary_variables": "filled n_corrected"},
     )
     arrays["filled"] = fields.flag(
         interpolation.filled & mask, "coarse value taken from beyond one coarse cell", "near filled"
+    )
+    arrays["n_corrected"] = Array(
+        ("lat", "lon"),
+        fine.shape,
+        arrays[variable_id].chunks[1:],
+        "<i4",
+        {"long_name": "days set to a physical limit", "units": "1"},
     )
     own = coarse.days.calendar
     converted = {} if days.calendar == own else {"calendar_converted_from": own}
@@ -243,7 +252,8 @@ def run(
         rows = tile.rows(fine.shape[1])
         inside = mask[tile.lat, tile.lon].reshape(-1)
         local, lat, lon = regrid.localise(interpolation.matrix, rows)
-        complete = finish(tile)
+        corrected = np.zeros(tile.shape, np.int32)
+        complete = finish(tile, corrected)
         series = coarse.read(slice(None), lat, lon) if points is None else points[:, lat, lon]
         for time in slabs(len(days), chunks[0]):
             quantity, dates = series[index[time]], days[time]
@@ -254,11 +264,27 @@ def run(
             block = np.ascontiguousarray(block, dtype=np.float32)
             block.reshape(len(dates), -1)[:, ~inside] = np.nan
             yield variable_id, (time, tile.lat, tile.lon), block
+        yield "n_corrected", (tile.lat, tile.lon), np.where(mask[tile.lat, tile.lon], corrected, 0)
 
     work.fill(writer, compute, tiles(arrays[variable_id].shape, chunks))
 
 
-def _product_axis(days: Days, calendar: str | None) -> tuple[Days, NDArray[np.int64]]:
+def limited(values: NDArray[Any], limits: tuple[float, float], count: Count) -> NDArray[Any]:
+    """Return values (time, lat, lon) within physical limits; `count` gains the days of each cell.
+
+    Parameters
+    ----------
+    limits
+        Least and largest value.
+    """
+    low, high = limits
+    if np.isinf(limits).all():
+        return values
+    count += ((values < low) | (values > high)).sum(axis=0, dtype=np.int32)
+    return np.clip(values, low, high)
+
+
+def product_axis(days: Days, calendar: str | None) -> tuple[Days, NDArray[np.int64]]:
     """Return the product's days and, for each, the day of the coarse series it takes."""
     if calendar is None or calendars.reread(calendar) == days.calendar:
         return days, np.arange(len(days))

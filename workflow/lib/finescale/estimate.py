@@ -33,11 +33,17 @@ RATES: dict[str, float] = {
     "climatology": 0.02,
     "adjust": 0.12,
     "bcsd": 0.03,
+    "qplad": 0.03,
+    "analogs": 0.5,
+    "maca": 0.5,
+    "gard": 0.5,
     "interpolate": 0.03,
     "aggregate": 0.02,
     "evaluate": 0.15,
 }
 """CPU seconds for a million values read or written, whichever are more."""
+COARSE = ("adjusted", "simulation", "apply_")
+"""Beginnings of the roles whose days are those of a product."""
 Shape = tuple[int, ...]
 
 
@@ -117,9 +123,11 @@ def shape(artefact: Artefact) -> Shape:
         return max(round(days / length), 1), *horizontal
     if artefact.stage == "evaluate":
         return 100, *shape(parents["product"])[1:]
-    series = parents["adjusted" if "adjusted" in parents else "simulation"]
-    fine_climatology = parents["fine_climatology" if "adjusted" in parents else "climatology"]
-    return shape(series)[0], *shape(fine_climatology)[1:]
+    coarse = next(parents[role] for role in parents if role.startswith(COARSE))
+    if artefact.stage == "analogs":
+        return shape(coarse)[0], 1, parameters["n_analogs"]
+    fine = parents.get("fine_climatology") or parents["climatology"]
+    return shape(coarse)[0], *shape(fine)[1:]
 
 
 def _days(first: str, last: str) -> int:
@@ -208,26 +216,29 @@ def _cost(prices: Prices, left: Work) -> list[str]:
     return [f"cost {once:.2f} to make, {kept:.2f} a month to keep"]
 
 
-def measured(plan: Plan, benchmarks: Path) -> dict[str, float]:
+def measured(plans: Iterable[Plan], benchmarks: Path) -> dict[str, float]:
     """Return the rates that runs in this folder have shown, those above for other stages.
 
     Parameters
     ----------
+    plans
+        The plan, then others whose runs tell as much (a sample of it).
     benchmarks
         Folder of Snakemake's benchmarks: `<stage>/<name>.tsv` with a column `cpu_time` [s].
     """
-    rates = dict(RATES)
-    for stage in RATES:
-        seconds = values = 0.0
-        for artefact in plan.stage(stage):
-            taken = _cpu_time(benchmarks / stage / f"{artefact.name}.tsv")
-            if taken is not None:
-                one = work(artefact)
-                seconds += max(taken - START, 0.0)
-                values += max(one.read, one.written) / 4e6
-        if values:
-            rates[stage] = seconds / values
-    return rates
+    rates: dict[str, float] = {}
+    for plan in plans:
+        for stage in RATES.keys() - rates.keys():
+            seconds = values = 0.0
+            for artefact in plan.stage(stage):
+                taken = _cpu_time(benchmarks / stage / f"{artefact.name}.tsv")
+                if taken is not None:
+                    one = work(artefact)
+                    seconds += max(taken - START, 0.0)
+                    values += max(one.read, one.written) / 4e6
+            if values:
+                rates[stage] = seconds / values
+    return RATES | rates
 
 
 def _cpu_time(path: Path) -> float | None:

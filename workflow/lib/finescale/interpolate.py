@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from finescale import disaggregate, fields
-from finescale.disaggregate import Interpolation
+from finescale.disaggregate import Interpolation, limited
 from finescale.fields import Field
 from finescale.job import Job
 from finescale.store import Store
+from finescale.variables import VARIABLES
 
 
 def run(
@@ -32,6 +33,7 @@ def run(
     """
     coarse, fine = Field(simulation), fields.read_grid(climatology)
     valid = fields.complete(simulation, coarse.variable_id)
+    limits = VARIABLES[variable_id].limits
     disaggregate.run(
         work,
         coarse=coarse,
@@ -42,5 +44,5 @@ def run(
         calendar=calendar,
         attributes=attributes,
         anomaly=lambda block, days, lat, lon: block,
-        finish=lambda tile: lambda smooth, days, time: smooth,
+        finish=lambda tile, count: lambda smooth, days, time: limited(smooth, limits, count),
     )

@@ -49,7 +49,9 @@ def uniform(
     return _draw(key, row.astype(np.uint64), column.astype(np.uint64), date.astype(np.uint64))
 
 
-def jitter_dry(values: Floats, *, threshold: float, u: NDArray[np.float64]) -> Floats:
+def jitter_dry(
+    values: Floats, *, threshold: float, u: NDArray[np.float64], lowest: float = 0.0
+) -> Floats:
     """Return `values` with those below `threshold` replaced by `threshold` * `u`.
 
     Parameters
@@ -60,6 +62,8 @@ def jitter_dry(values: Floats, *, threshold: float, u: NDArray[np.float64]) -> F
         The least wet amount, > 0, in the unit of `values`.
     u : shape of `values`, float64
         From `uniform`.
+    lowest : float
+        Part of `threshold` that `u` = 0 stands for.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def jitter_dry(values: Floats, *, threshold: float, u: NDArray[np.float64]) -> F
         What was dry is above 0 and below `threshold`, also after rounding.
     """
     limit = values.dtype.type(threshold)
-    noise = (limit * u).astype(values.dtype)
+    noise = (limit * (lowest + (1 - lowest) * u)).astype(values.dtype)
     noise = np.clip(noise, np.finfo(values.dtype).tiny, np.nextafter(limit, values.dtype.type(0)))
     return np.where(values < limit, noise, values)
 

@@ -12,8 +12,9 @@ from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec
 
 from finescale import domains, identity
-from finescale.config import Adjust, Bcsd, Climatology, Config, Products, Simulation
+from finescale.config import Adjust, Climatology, Config, Maca, Products, Section, Simulation
 from finescale.errors import ConfigError
+from finescale.methods import METHODS
 from finescale.resolve import Lock, reference_key, run_facets, simulation_key
 from finescale.variables import VARIABLES
 
@@ -107,7 +108,7 @@ def build(config: Config, lock: Lock) -> Plan:
     ConfigError
         The data cannot give what is asked: periods, domains, variables, experiments.
     """
-    planner = _Planner(config, lock)
+    planner = Planner(config, lock)
     for block in config.products:
         for case in planner.cases(block):
             planner.add(case)
@@ -121,7 +122,7 @@ def build(config: Config, lock: Lock) -> Plan:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """One combination of the matrix."""
 
     block: Products
@@ -130,7 +131,7 @@ class _Case:
     stage: str
     adjust: Adjust
     climatology: Climatology
-    bcsd: Bcsd
+    settings: Section
     domain: str
     reference: str
     train: tuple[str, str]
@@ -140,6 +141,23 @@ class _Case:
     @property
     def experiment(self) -> str:
         return self.facets["experiment_id"]
+
+    @property
+    def is_paired(self) -> bool:
+        """Return whether this is a tasmin that is made of its tasmax."""
+        return self.variable == "tasmin" and "tasmax" in self.block.variable_id
+
+    @property
+    def treated(self) -> str:
+        """Return the variable that the method works on."""
+        return "dtr" if self.is_paired else self.variable
+
+    @property
+    def trained(self) -> Case:
+        """Return the case of the experiment that holds the training period."""
+        experiments = self.run.experiment_id
+        hist = HISTORICAL if HISTORICAL in experiments else self.experiment
+        return replace(self, facets=self.of(hist))
 
     def of(self, experiment: str) -> dict[str, str]:
         return {**self.facets, "experiment_id": experiment}
@@ -152,14 +170,14 @@ class _Case:
 
 
 P = ParamSpec("P")
-Maker = Callable[Concatenate["_Planner", _Case, P], Artefact]
+Maker = Callable[Concatenate["Planner", Case, P], Artefact]
 
 
 def _once(make: Maker[P]) -> Maker[P]:
     """Return the method with its results kept: a case asks for most of its artefacts repeatedly."""
 
     @wraps(make)
-    def kept(planner: _Planner, case: _Case, /, *args: P.args, **kwargs: P.kwargs) -> Artefact:
+    def kept(planner: Planner, case: Case, /, *args: P.args, **kwargs: P.kwargs) -> Artefact:
         key = (make, case.key, args, *kwargs.items())
         if key not in planner.made:
             planner.made[key] = make(planner, case, *args, **kwargs)
@@ -168,7 +186,7 @@ def _once(make: Maker[P]) -> Maker[P]:
     return kept
 
 
-class _Planner:
+class Planner:
     """Collects artefacts; the same one asked for twice is made once."""
 
     def __init__(self, config: Config, lock: Lock) -> None:
@@ -185,7 +203,7 @@ class _Planner:
 
     # ---- the matrix
 
-    def cases(self, block: Products) -> Iterable[_Case]:
+    def cases(self, block: Products) -> Iterable[Case]:
         """Yield the combinations of one block of the matrix, historical before its scenarios."""
         train = self.config.periods[block.train]
         for run in self.config.simulations:
@@ -198,14 +216,16 @@ class _Planner:
                             named = {**facets, "domain": domain}
                             named |= {"variable_id": variable, "method": method}
                             if not block.excluded(named):
-                                stage, adjust, climatology = self.config.method(method)
-                                bcsd = self.config.disaggregation(method, block)
-                                yield _Case(
-                                    block, run, method, stage, adjust, climatology, bcsd, domain,
-                                    block.reference, train, variable, facets,
+                                stage = self.config.stage(method)
+                                yield Case(
+                                    block, run, method, stage,
+                                    self.config.adjusted(method, METHODS[stage].adjust),
+                                    self.config.climatologies(method),
+                                    self.config.settings(method, block),
+                                    domain, block.reference, train, variable, facets,
                                 )  # fmt: skip
 
-    def add(self, case: _Case) -> None:
+    def add(self, case: Case) -> None:
         """Add a product with its aggregates and its evaluation."""
         product = self.product(case)
         self._publish(product, case, "day")
@@ -213,7 +233,7 @@ class _Planner:
             self._publish(self.aggregate(product, case, frequency), case, frequency)
         self.evaluate(product, case)
 
-    def _publish(self, artefact: Artefact, case: _Case, frequency: str) -> None:
+    def _publish(self, artefact: Artefact, case: Case, frequency: str) -> None:
         self.products[artefact.path] = Product(
             artefact,
             {
@@ -256,7 +276,7 @@ class _Planner:
         where = f"simulations {facets['source_id']}: period.{experiment}"
         return _covered(run.period.get(experiment), entry, where=where)
 
-    def fine_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
+    def fine_grid(self, case: Case) -> tuple[domains.Selection, domains.GridLists]:
         name = self.entry(reference_key(case.reference, case.variable))["grid"]
         key = f"{name}/{case.domain}"
         if key not in self._grids:
@@ -268,7 +288,7 @@ class _Planner:
             self._grids[key] = selection, domains.crop(grid, selection)
         return self._grids[key]
 
-    def coarse_grid(self, case: _Case) -> tuple[domains.Selection, domains.GridLists]:
+    def coarse_grid(self, case: Case) -> tuple[domains.Selection, domains.GridLists]:
         source = simulation_key(case.facets, case.variable)
         name = self.entry(source)["grid"]
         _, fine = self.fine_grid(case)
@@ -285,7 +305,7 @@ class _Planner:
         return self.artefacts.setdefault((artefact.stage, artefact.name), artefact)
 
     @_once
-    def reference(self, case: _Case, variable: str | None = None) -> Artefact:
+    def reference(self, case: Case, variable: str | None = None) -> Artefact:
         variable = variable or case.variable
         source = "tasmax" if variable == "dtr" else variable
         period = self.reference_period(case.reference, source)
@@ -308,7 +328,7 @@ class _Planner:
         return self.keep(Artefact("reference", facets, parameters, mem_mb=BASE_MB + 2 * READ_MB))
 
     @_once
-    def simulation(self, case: _Case, experiment: str, variable: str | None = None) -> Artefact:
+    def simulation(self, case: Case, experiment: str, variable: str | None = None) -> Artefact:
         variable = variable or case.variable
         source = "tasmax" if variable == "dtr" else variable
         run_facets = case.of(experiment)
@@ -353,7 +373,7 @@ class _Planner:
             "season": season,
         }
 
-    def weights(self, case: _Case, method: str) -> Artefact:
+    def weights(self, case: Case, method: str) -> Artefact:
         """Return the matrix to the GCM's grid (conservative), or back from it (bilinear)."""
         _, fine = self.fine_grid(case)
         _, coarse = self.coarse_grid(case)
@@ -376,7 +396,7 @@ class _Planner:
         return self._weights[key]
 
     @_once
-    def coarsen(self, case: _Case, variable: str) -> Artefact:
+    def coarsen(self, case: Case, variable: str) -> Artefact:
         reference = self.reference(case, variable)
         _, coarse = self.coarse_grid(case)
         facets = {
@@ -393,7 +413,7 @@ class _Planner:
         return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB))
 
     @_once
-    def climatology(self, case: _Case, variable: str, *, fine: bool) -> Artefact:
+    def climatology(self, case: Case, variable: str, *, fine: bool) -> Artefact:
         self._check_training(
             case,
             f"reference {case.reference} {case.variable}",
@@ -418,7 +438,7 @@ class _Planner:
         )  # fmt: skip
 
     @_once
-    def adjust(self, case: _Case, variable: str) -> Artefact:
+    def adjust(self, case: Case, variable: str, *, ranks: bool = False) -> Artefact:
         experiment = case.experiment
         hist, scen, target = self._axis(case)
         self._check_training(
@@ -443,7 +463,9 @@ class _Planner:
         if scen is not None:
             inputs["scen"] = self.simulation(case, scen, variable)
         threads = self._threads(case)
-        parameters = {"target": target, "train": list(case.train), **case.adjust.model_dump()}
+        parameters = {
+            "target": target, "train": list(case.train), "ranks": ranks, **case.adjust.model_dump()
+        }  # fmt: skip
         return self.keep(
             Artefact(
                 "adjust", facets, parameters, inputs,
@@ -451,7 +473,7 @@ class _Planner:
             )
         )  # fmt: skip
 
-    def _axis(self, case: _Case) -> tuple[str, str | None, str]:
+    def _axis(self, case: Case) -> tuple[str, str | None, str]:
         """Return (training experiment, the one that continues it, which of them is the target)."""
         experiments = case.run.experiment_id
         if HISTORICAL not in experiments:
@@ -461,7 +483,7 @@ class _Planner:
             return HISTORICAL, case.experiment, "scen"
         return HISTORICAL, case.run.pad_experiment or next(iter(scenarios), None), "hist"
 
-    def _check_training(self, case: _Case, where: str, period: tuple[str, str]) -> None:
+    def _check_training(self, case: Case, where: str, period: tuple[str, str]) -> None:
         if case.train[0] < period[0] or _last_day(case.train[1]) > _last_day(period[1]):
             raise ConfigError(
                 f"periods.{case.block.train}: training {case.train[0]}..{case.train[1]} is not "
@@ -469,35 +491,18 @@ class _Planner:
             )
 
     @_once
-    def product(self, case: _Case) -> Artefact:
+    def product(self, case: Case) -> Artefact:
         parameters: dict[str, Any] = {
             "variable_id": case.variable,
             "calendar": case.block.calendar,
             "attributes": self._product_attributes(case),
         }
-        weights = self.weights(case, "bilinear")
+        method = METHODS[case.stage]
+        parameters |= method.parameters(self, case)
+        inputs = method.inputs(self, case)
+        if case.is_paired and "simulation" not in inputs:
+            inputs["tasmax"] = self.product(_with(case, "tasmax"))
         threads = self._threads(case)
-        if case.stage == "interpolate":
-            inputs = {
-                "simulation": self.simulation(case, case.experiment),
-                "climatology": self.climatology(case, case.variable, fine=True),
-                "weights": weights,
-            }
-        else:
-            paired = case.variable == "tasmin" and "tasmax" in case.block.variable_id
-            treated = "dtr" if paired else case.variable
-            inputs = {
-                "adjusted": self.adjust(case, treated),
-                "coarse_climatology": self.climatology(case, treated, fine=False),
-                "fine_climatology": self.climatology(case, treated, fine=True),
-                "weights": weights,
-            }
-            parameters |= case.bcsd.model_dump()
-            if case.bcsd.interpolation == "mean_preserving":
-                parameters["min_valid_fraction"] = self.config.coarsen.min_valid_fraction
-                inputs["area_weights"] = self.weights(case, "conservative")
-            if paired:
-                inputs["tasmax"] = self.product(_with(case, "tasmax"))
         return self.keep(
             Artefact(
                 case.stage, self._product_facets(case), parameters, inputs,
@@ -505,7 +510,28 @@ class _Planner:
             )
         )  # fmt: skip
 
-    def _product_facets(self, case: _Case) -> dict[str, str]:
+    @_once
+    def analogs(self, case: Case) -> Artefact:
+        """Return the analogs of a variable, or of those that are chosen together."""
+        assert isinstance(case.settings, Maca)
+        variables = _together(case)
+        facets = {**self.adjust(case, variables[0]).facets, "variable_id": "-".join(variables)}
+        parameters = {
+            "variables": list(variables),
+            "train": list(case.train),
+            **case.settings.model_dump(exclude={"half_window", "max_ratio"}),
+        }
+        inputs = {}
+        for variable in variables:
+            inputs[f"ref_{variable}"] = self.coarsen(case, variable)
+            inputs[f"adjusted_{variable}"] = self.adjust(case, variable)
+        return self.keep(
+            Artefact(
+                "analogs", facets, parameters, inputs, mem_mb=self._coarse_mb(case, 24),
+            )
+        )  # fmt: skip
+
+    def _product_facets(self, case: Case) -> dict[str, str]:
         period = self.simulation_period(case.run, case.facets, case.variable)
         return {
             "method": case.method,
@@ -519,7 +545,7 @@ class _Planner:
             "period": _label(period),
         }
 
-    def _product_attributes(self, case: _Case) -> dict[str, str]:
+    def _product_attributes(self, case: Case) -> dict[str, str]:
         """Return the attributes a product inherits from both of its sources."""
         dataset = self.config.references[case.reference]
         reference = _origin(dataset, self.entry(reference_key(case.reference, case.variable)), {})
@@ -541,7 +567,7 @@ class _Planner:
             "variable_id": case.variable,
         }
 
-    def aggregate(self, product: Artefact, case: _Case, frequency: str) -> Artefact:
+    def aggregate(self, product: Artefact, case: Case, frequency: str) -> Artefact:
         facets = {**product.facets, "frequency": frequency}
         attributes = {k: v for k, v in product.parameters["attributes"].items() if k != "frequency"}
         return self.keep(
@@ -551,7 +577,7 @@ class _Planner:
             )
         )  # fmt: skip
 
-    def evaluate(self, product: Artefact, case: _Case) -> None:
+    def evaluate(self, product: Artefact, case: Case) -> None:
         settings = self.config.evaluate
         inputs = {
             "product": product,
@@ -564,7 +590,7 @@ class _Planner:
             before = replace(case, facets=case.of(hist))
             inputs["product_hist"] = self.product(before)
             inputs["simulation_hist"] = self.simulation(case, hist)
-        if case.variable == "tasmin" and "tasmax" in case.block.variable_id:
+        if case.is_paired:
             inputs["tasmax"] = self.product(_with(case, "tasmax"))
         parameters = {
             "wet_day": settings.wet_day,
@@ -580,7 +606,7 @@ class _Planner:
         )  # fmt: skip
         self.evaluations[evaluation.path] = evaluation
 
-    def _score_period(self, case: _Case) -> list[str] | None:
+    def _score_period(self, case: Case) -> list[str] | None:
         if case.block.score is None:
             return None
         first, last = period = self.config.periods[case.block.score]
@@ -592,14 +618,14 @@ class _Planner:
             )
         return list(period)
 
-    def _threads(self, case: _Case) -> int:
+    def _threads(self, case: Case) -> int:
         """Return how many threads the fine values of a case are worth."""
         _, fine = self.fine_grid(case)
         days = int(self.entry(simulation_key(case.facets, case.variable))["n_days"])
         values = len(fine["lat"]) * len(fine["lon"]) * days
         return max(1, min(MOST_THREADS, values // VALUES_PER_THREAD))
 
-    def _coarse_mb(self, case: _Case, bytes_per_value: int) -> int:
+    def _coarse_mb(self, case: Case, bytes_per_value: int) -> int:
         """Return memory for the whole coarse series of a case at so many bytes a value [MB]."""
         _, coarse = self.coarse_grid(case)
         cells = len(coarse["lat"]) * len(coarse["lon"])
@@ -610,7 +636,19 @@ class _Planner:
         return BASE_MB + -(-cells * days * bytes_per_value // 1_000_000)
 
 
-def _with(case: _Case, variable: str) -> _Case:
+TOGETHER = ("tasmax", "tasmin"), ("uas", "vas")
+"""Variables that belong together: one day's analogs serve both."""
+
+
+def _together(case: Case) -> tuple[str, ...]:
+    """Return what the method works on for a variable and those that belong to it."""
+    for group in TOGETHER:
+        if case.variable in group and set(group) <= set(case.block.variable_id):
+            return tuple(_with(case, variable).treated for variable in group)
+    return (case.treated,)
+
+
+def _with(case: Case, variable: str) -> Case:
     return case if variable == case.variable else replace(case, variable=variable)
 
 

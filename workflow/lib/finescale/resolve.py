@@ -38,13 +38,15 @@ def requests(config: Config) -> dict[str, Request]:
     found: dict[str, Request] = {}
     for block in config.products:
         reference = config.references[block.reference]
-        for variable in block.variable_id:
-            name = reference_key(block.reference, variable)
-            found[name] = _request(name, reference, variable, {"reference": block.reference})
+        for variable in config.variables(block):
+            if variable in reference.variables:
+                name = reference_key(block.reference, variable)
+                found[name] = _request(name, reference, variable, {"reference": block.reference})
             for run in config.simulations:
                 for facets in run_facets(run, block.source_id, block.member_id):
-                    name = simulation_key(facets, variable)
-                    found[name] = _request(name, run, variable, facets)
+                    if variable in run.variables:
+                        name = simulation_key(facets, variable)
+                        found[name] = _request(name, run, variable, facets)
     return dict(sorted(found.items()))
 
 

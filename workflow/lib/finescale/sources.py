@@ -61,6 +61,18 @@ class Source:
     generate: Any = None
     datasets: tuple[xr.Dataset, ...] = ()
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Return the lengths (time, lat, lon) of what is decoded at once; None if that is nothing.
+
+        Files without chunks are read where they are asked for, synthetic data are made so.
+        """
+        if not self.parts:
+            return None
+        values = self.parts[0].values
+        lengths = values.encoding.get("preferred_chunks")
+        return lengths and tuple(int(lengths[dim]) for dim in values.dims)
+
     def close(self) -> None:
         """Close the files; nothing can be read after."""
         for ds in self.datasets:

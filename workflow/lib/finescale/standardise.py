@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from finescale import domains, fields
+from finescale import domains, fields, rechunk
 from finescale.blocks import Tile, slabs, tiles
 from finescale.calendars import Days, check_daily
 from finescale.errors import SourceError
@@ -82,28 +83,35 @@ def run(
             block = np.where((block < 0) & (block >= NEGATIVE_PR), 0.0, block)
         return block[:, ::-1] if descending else block
 
-    def compute(tile: Tile) -> Iterator[Piece]:
-        time, columns = tile.time or slice(0, len(days)), _columns(selection.lon, tile.lon)
-        block = np.empty((time.stop - time.start, *tile.shape), dtype=np.float32)
-        step = max(STEP_VALUES // (tile.shape[0] * tile.shape[1]), 1)
-        for part in slabs(len(block), step):
+    def block(time: slice, lat: slice, lon: slice) -> NDArray[np.float32]:
+        columns = _columns(selection.lon, lon)
+        found = np.empty([part.stop - part.start for part in (time, lat, lon)], dtype=np.float32)
+        step = max(STEP_VALUES // found[0].size, 1)
+        for part in slabs(len(found), step):
             shifted = slice(part.start + time.start, part.stop + time.start)
-            block[part] = read(shifted, tile.lat, columns)
-        yield variable_id, (time, tile.lat, tile.lon), block
+            found[part] = read(shifted, lat, columns)
+        return found
 
     shape, chunks = arrays[variable_id].shape, arrays[variable_id].chunks
-    work.fill(writer, compute, bands(shape, chunks) if layout == "tiles" else tiles(shape, chunks))
+    tasks = bands(shape, chunks) if layout == "tiles" else tiles(shape, chunks)
+    with work.closing:
+        get = rechunk.once(work, writer, tasks, block, source=opened.chunks)
+
+        def compute(tile: Tile) -> Iterator[Piece]:
+            region = tile.time or slice(0, len(days)), tile.lat, tile.lon
+            yield variable_id, region, get(*region)
+
+        work.fill(writer, compute, tasks)
 
 
 def bands(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[Tile]:
     """Return blocks of whole chunks of an array that is read from maps: all columns.
 
     All rows, and as many days as make a block, where one chunk's days of a whole map fit; else
-    fewer rows, although a source in whole maps is then decoded several times.
+    one row of chunks, and a source in whole maps goes through scratch.
     """
     n_lat, n_lon = shape[-2:]
-    fit = MOST_VALUES // (n_lon * chunks[0]) // chunks[-2] * chunks[-2]
-    rows = n_lat if fit >= n_lat else max(fit, chunks[-2])
+    rows = n_lat if n_lat * n_lon * chunks[0] <= MOST_VALUES else chunks[-2]
     days = max(BLOCK_VALUES // (n_lon * rows) // chunks[0], 1) * chunks[0]
     return [
         Tile(lat, slice(0, n_lon), time)

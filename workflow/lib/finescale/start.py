@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finescale import plan, resolve
+from finescale import resolve, sample
 from finescale.config import Config, load
 from finescale.errors import ConfigError, FinescaleError
+from finescale.plan import Plan, build
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Parallelism is over blocks; the last bits of a BLAS product depend on its threads."""
+NEW_OBJECTS = 100_000
+"""Between two searches for garbage: the million objects of a large DAG stay, none of them is."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,16 @@ class Run:
 
     config: Config
     lock: resolve.Lock
-    plan: plan.Plan
+    plan: Plan
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Return the plan, and that of the sample whose measures tell about it."""
+        size = self.config.sample
+        if size is None or size.active:
+            return [self.plan]
+        narrow = sample.narrow(self.config, self.lock, size)
+        return [self.plan, build(narrow, self.lock)]
 
 
 def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
@@ -32,6 +45,7 @@ def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
     find `library` on their path.
     """
     _set_environment(library)
+    gc.set_threshold(NEW_OBJECTS)
     configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
     try:
         return read(mapping, configfile, look_up=workflow.is_main_process)
@@ -67,7 +81,9 @@ def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> 
     config = configure({k: v for k, v in mapping.items() if k != "lock"}, configfile)
     path = resolve.lock_path(configfile)
     lock = resolve.resolve(config, path) if look_up else resolve.read(path)
-    return Run(config, lock, plan.build(config, lock))
+    if config.sample and config.sample.active:
+        config = sample.narrow(config, lock, config.sample)
+    return Run(config, lock, build(config, lock))
 
 
 def configure(mapping: dict[str, Any], configfile: Path) -> Config:

@@ -8,6 +8,7 @@ from typing import Any
 
 from finescale.config import Config
 from finescale.plan import Artefact, Plan
+from finescale.start import Run
 
 
 def figure_groups(plan: Plan) -> dict[str, list[Artefact]]:
@@ -60,13 +61,13 @@ def report_spec(rule: str, config: Config, plan: Plan) -> dict[str, Any]:
     return {"stage": "report", "inputs": inputs, "parameters": parameters}
 
 
-def opening_words(config: Config, plan: Plan) -> str:
+def opening_words(run: Run) -> str:
     """Return in five lines what a run will take."""
     from finescale import estimate, store
 
-    committed = store.list_stores(config.stores)
-    rates = estimate.measured(plan, Path("benchmarks"))
-    return "\n".join(estimate.digest(config, estimate.forecast(plan, set(committed), rates)))
+    committed = set(store.list_stores(run.config.stores))
+    rates = estimate.measured(run.plans, Path("benchmarks"))
+    return "\n".join(estimate.digest(run.config, estimate.forecast(run.plan, committed, rates)))
 
 
 def closing_words(config: Config, plan: Plan) -> str:

@@ -550,7 +550,7 @@ class _Ranking:
         """Return the series that the stage makes, (time,)."""
         return adjust.adjust_series(
             ref, sim, self.mapping, variable_id=self.variable_id, lat=self.lat, lon=self.lon
-        )[:, 0]
+        ).values[:, 0]
 
     def ranked(self, series: Series) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64]]:
         """Return the values as they are ranked and the trend taken out of them, (time,) both."""
@@ -561,7 +561,8 @@ class _Ranking:
             values = values - slow
         if self.threshold > 0:
             u = uniform(self.mapping.seed, self.variable_id, self.lat, self.lon, series.days)
-            values = jitter_dry(values, threshold=self.threshold, u=u)
+            lowest = self.mapping.dry_floor
+            values = jitter_dry(values, threshold=self.threshold, u=u, lowest=lowest)
         return values[:, 0], slow[:, 0]
 
     def window(

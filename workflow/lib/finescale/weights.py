@@ -24,13 +24,12 @@ def run(work: Job, *, src: dict[str, Any], dst: dict[str, Any], method: str, eng
     """
     src_grid, dst_grid = Grid.from_json(src), Grid.from_json(dst)
     weights = regrid.build(src_grid, dst_grid, method, engine)
-    table = regrid.write_esmf(weights)
     arrays = {
-        str(name): store.coordinate(tuple(map(str, values.dims)), values.values, **values.attrs)
-        for name, values in table.variables.items()
+        name: store.coordinate((dim,), values)
+        for name, (dim, values) in regrid.esmf_table(weights).items()
     }
     attributes = {
-        **{key: value for key, value in table.attrs.items() if key != "Conventions"},
+        **regrid.esmf_attributes(weights),
         "engine": engine,
         "src_grid": src_grid.digest(),
         "dst_grid": dst_grid.digest(),

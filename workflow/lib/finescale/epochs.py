@@ -1,0 +1,143 @@
+"""The slow change that MACA sets aside: the climatology of the years around each day.
+
+Per day of the year, because the seasons warm at different rates: a change of the winters must not
+leak into the summers.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from finescale import calendars
+from finescale.calendars import Days
+from finescale.errors import ConfigError
+from finescale.variables import Kind
+
+
+def trend(
+    values: NDArray[np.floating],
+    days: Days,
+    *,
+    train: NDArray[np.bool_],
+    span_years: int = 31,
+    smooth_days: int = 21,
+    kind: Kind,
+    floor: float = 0.0,
+) -> NDArray[np.float64]:
+    """Return the change of the climatology since the training period, (time, cell).
+
+    The climatology of an epoch is the mean over its years and over the days of the year around.
+    Near the ends of a run of consecutive years the nearest full epoch holds, in a shorter run the
+    whole run.
+
+    Parameters
+    ----------
+    values : (time, cell)
+        Daily series; NaN is skipped.
+    days : (time,) Days
+        Their dates, checked by `calendars.check_daily`.
+    train : (time,) bool
+        Training days.
+    span_years, smooth_days : int
+        Odd numbers of years and of existing slots; slots wrap at the year's end and never cross
+        the gap of a season.
+    kind : "+" or "*"
+        A difference [units of `values`] or a ratio [1].
+    floor : float
+        Kind "*": least climatology on either side of the ratio [units of `values`], above 0.
+
+    Returns
+    -------
+    (time, cell) float64
+        NaN where there is nothing to average.
+
+    Raises
+    ------
+    ConfigError
+        If a width is not odd and positive, a `floor` is missing, or there is no training day.
+
+    References
+    ----------
+    Abatzoglou & Brown (2012), doi:10.1002/joc.2312.
+    """
+    for name, width in (("span_years", span_years), ("smooth_days", smooth_days)):
+        if width < 1 or width % 2 == 0:
+            raise ConfigError(f"`{name}` must be odd to be centred, found {width}")
+    if not train.any():
+        raise ConfigError("no training day lies on the time axis; check the training period")
+    if kind == "*" and not floor > 0.0:
+        raise ConfigError(
+            f"changes of kind '*' need a `floor` above 0, found {floor}: the climatology that "
+            "counts as nothing, in the units of the data"
+        )
+    filled = np.zeros(calendars.n_slots(days.calendar), np.bool_)
+    slots = calendars.slots(days)
+    filled[slots] = True
+    existing = np.flatnonzero(filled)
+    years, row = np.unique(days.year, return_inverse=True)
+    return _changes(
+        np.ascontiguousarray(values.T),
+        train,
+        row.reshape(-1),
+        np.searchsorted(existing, slots),
+        _epochs(years, span_years),
+        calendars.windows(filled, smooth_days // 2)[existing],
+        kind == "*",
+        floor,
+    ).T
+
+
+def _epochs(years: NDArray[np.int32], span: int) -> NDArray[np.int64]:
+    """First and last plus one of the rows of `years` in the epoch of each, (n_years, 2)."""
+    bounds = np.empty((years.size, 2), dtype=np.int64)
+    for run in np.split(np.arange(years.size), np.flatnonzero(np.diff(years) != 1) + 1):
+        length = min(span, run.size)
+        first = np.clip(run - span // 2, run[0], run[-1] + 1 - length)
+        bounds[run] = np.stack([first, first + length], axis=1)
+    return bounds
+
+
+@numba.njit(nogil=True, cache=True)
+def _changes(series, train, row, place, epochs, windows, is_ratio, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return changes of the climatology, (cell, time).
+
+    `series` (cell, time); of each day its `row` of `epochs` (year, 2) and its `place` in `windows`
+    (existing slot, 2).
+    """
+    n_years, n_slots = epochs.shape[0], windows.shape[0]
+    out = np.empty(series.shape)
+    # The last row holds the training days of all years.
+    total, count = np.empty((2, n_years + 1, n_slots)), np.empty((2, n_years + 1, n_slots))
+    change = np.empty((n_years, n_slots))
+    for c in range(series.shape[0]):
+        total[:], count[:] = 0.0, 0.0
+        for t in range(row.size):
+            value = np.float64(series[c, t])
+            if not np.isnan(value):
+                total[0, row[t], place[t]] += value
+                count[0, row[t], place[t]] += 1.0
+                if train[t]:
+                    total[0, n_years, place[t]] += value
+                    count[0, n_years, place[t]] += 1.0
+        for y in range(n_years + 1):
+            for s in range(n_slots):
+                for k in range(windows[s, 1]):
+                    slot = (windows[s, 0] + k) % n_slots
+                    total[1, y, s] += total[0, y, slot]
+                    count[1, y, s] += count[0, y, slot]
+        for y in range(n_years):
+            for s in range(n_slots):
+                summed, days, found = 0.0, 0.0, np.nan
+                for other in range(epochs[y, 0], epochs[y, 1]):
+                    summed += total[1, other, s]
+                    days += count[1, other, s]
+                if count[1, n_years, s] > 0.0 and days > 0.0:
+                    base = total[1, n_years, s] / count[1, n_years, s]
+                    if is_ratio:
+                        found = max(summed / days, floor) / max(base, floor)
+                    else:
+                        found = summed / days - base
+                change[y, s] = found
+        for t in range(row.size):
+            out[c, t] = change[row[t], place[t]]
+    return out
