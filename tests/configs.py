@@ -36,6 +36,45 @@ RIGHT = {
 }
 
 
+BRIEF = {"n_lat": 12, "n_lon": 16, "ratio": 4, "first_year": 2012, "last_year": 2015}
+PAIR = ["tasmax", "tasmin"]
+METHODS_WORLD: dict[str, Any] = {
+    "name": "small",
+    "domains": {"island": {}},
+    "periods": {"train": [2012, 2014]},
+    "references": {"OBS": {"synthetic": BRIEF, "variables": PAIR}},
+    "simulations": [
+        {
+            "source_id": "FS-B",
+            "experiment_id": ["historical", "ssp245"],
+            "synthetic": BRIEF,
+            "variables": PAIR,
+        }
+    ],
+    "products": [
+        {
+            "domain": "island",
+            "reference": "OBS",
+            "train": "train",
+            "source_id": "FS-B",
+            "variable_id": PAIR,
+            "method": ["bcsd", "qplad", "maca", "gard"],
+        },
+        {
+            "domain": "island",
+            "reference": "OBS",
+            "train": "train",
+            "source_id": "FS-B",
+            "experiment_id": "historical",
+            "variable_id": "tasmax",
+            "method": "interpolate",
+        },
+    ],
+    "aggregate": {"frequencies": ["mon"]},
+}
+"""Every method on a world of two years and few cells."""
+
+
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """Return the right configuration with the values at some places changed."""
     mapping: Any = copy.deepcopy(RIGHT)

@@ -2,7 +2,7 @@
 
 Rules are read as Snakemake's own parser compiles them (to decorated Python functions), without
 running them; scripts and stage modules are read as syntax trees. The inputs and parameters of a
-stage are those that the plan of the quickstart gives its artefacts.
+stage are those that the plans of the quickstart and of a world of all methods give its artefacts.
 """
 
 import ast
@@ -15,13 +15,16 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from configs import METHODS_WORLD
 from snakemake.parser import parse
 
 from finescale import start, summary
 from finescale.identity import STAGE_VERSION
+from finescale.variables import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 COMMON = ROOT / "workflow" / "rules" / "common.smk"
@@ -160,12 +163,13 @@ class Offer:
 
 def offers(rule: Rule) -> set[Offer]:
     """Return what the jobs of a rule offer; where the plan decides, each kind that occurs in it."""
-    run = quickstart()
+    run, methods = quickstart(), planned(METHODS_WORLD)
     outputs = frozenset(rule.names("output"))
     if rule.name in STAGE_VERSION:
         return {
             Offer(frozenset(artefact.inputs), frozenset(artefact.parameters), outputs)
-            for artefact in run.plan.stage(rule.name)
+            for plan in (run.plan, methods.plan)
+            for artefact in plan.stage(rule.name)
         }
     inputs = rule.names("input")
     if function := rule.unpacked("input"):
@@ -215,13 +219,16 @@ def faults_of_contract(offer: Offer, tree: ast.Module) -> list[str]:
 def faults_of_call(function: str, keywords: set[str], *, inputs: frozenset[str]) -> list[str]:
     """Return which keywords a library function lacks or does not take.
 
-    A function may take parameters as `**`, but an input only by its own name.
+    A function may take parameters as `**`, but an input only by its own name; as `**stores` those
+    that end in the name of a variable.
     """
     module, name = function.split(".")
     parameters = signature(getattr(import_module(f"finescale.{module}"), name)).parameters
     named = {key: p for key, p in parameters.items() if p.kind is Parameter.KEYWORD_ONLY}
     needed = {key for key, p in named.items() if p.default is Parameter.empty}
     is_open = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+    if "stores" in parameters:
+        inputs = frozenset(role for role in inputs if role.rpartition("_")[2] not in VARIABLES)
     refused = (inputs if is_open else keywords) - named.keys()
     return [
         *(f"{function} does not take `{key}`" for key in sorted(refused)),
@@ -232,7 +239,10 @@ def faults_of_call(function: str, keywords: set[str], *, inputs: frozenset[str])
 @cache
 def quickstart() -> start.Run:
     """Return the plan of the quickstart; its synthetic sources need no lookup outside."""
-    mapping = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    return planned(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+
+
+def planned(mapping: dict[str, Any]) -> start.Run:
     with TemporaryDirectory() as folder:
         return start.read(mapping, Path(folder, "config.yaml"))
 
@@ -270,7 +280,7 @@ def test_a_script_binds_names_and_does_not_think(path: Path) -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_and_its_rule_keep_their_contract(path: Path) -> None:
     offered = offers(rules()[path.stem])
-    assert offered, "no artefact of the quickstart's plan tests this rule"
+    assert offered, "no artefact of either plan tests this rule"
     for offer in offered:
         assert faults_of_contract(offer, tree_of(path)) == [], offer
 

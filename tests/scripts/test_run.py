@@ -7,49 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import METHODS_WORLD as CONFIG
 from standin import SCRIPTS, run_script, standin
 
 from finescale import estimate, start, summary
 from finescale.plan import Artefact
 from finescale.store import open_store
-
-WORLD = {"n_lat": 12, "n_lon": 16, "ratio": 4, "first_year": 2012, "last_year": 2015}
-VARIABLES = ["tasmax", "tasmin"]
-CONFIG: dict[str, Any] = {
-    "name": "small",
-    "domains": {"island": {}},
-    "periods": {"train": [2012, 2014]},
-    "references": {"OBS": {"synthetic": WORLD, "variables": VARIABLES}},
-    "simulations": [
-        {
-            "source_id": "FS-B",
-            "experiment_id": ["historical", "ssp245"],
-            "synthetic": WORLD,
-            "variables": VARIABLES,
-        }
-    ],
-    "products": [
-        {
-            "domain": "island",
-            "reference": "OBS",
-            "train": "train",
-            "source_id": "FS-B",
-            "variable_id": VARIABLES,
-            "method": ["bcsd", "qplad", "maca", "gard"],
-        },
-        {
-            "domain": "island",
-            "reference": "OBS",
-            "train": "train",
-            "source_id": "FS-B",
-            "experiment_id": "historical",
-            "variable_id": "tasmax",
-            "method": "interpolate",
-        },
-    ],
-    "aggregate": {"frequencies": ["mon"]},
-}
-
 
 class Made:
     """A folder in which every rule has been run."""

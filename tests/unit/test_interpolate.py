@@ -102,7 +102,7 @@ def test_holes_of_the_gcm_are_filled_from_the_nearest_cell_and_flagged(chain: Ch
     filled = made.store.read("filled")
     reads_far_cell = FINE.lon > COARSE.lon[1]
     assert np.array_equal(filled, (land & reads_far_cell).astype("i1"))
-    assert dict(made.store.array("tas").attrs)["ancillary_variables"] == "filled"
+    assert dict(made.store.array("tas").attrs)["ancillary_variables"] == "filled n_corrected"
     assert dict(made.store.array("filled").attrs)["flag_meanings"] == "near filled"
 
 

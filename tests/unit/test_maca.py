@@ -267,7 +267,7 @@ def test_neither_tiles_nor_order_nor_threads_change_a_bit(
     with engine("threads", threads=3, mem_mb=2200) as threads:
         made = scarce(tmp_path, run=shuffled if how == "shuffled" else threads)
     assert made.chunks != whole.chunks
-    for name in ("pr", "n_clipped", "filled"):
+    for name in ("pr", "n_corrected", "filled"):
         assert np.array_equal(made.store.read(name), whole.store.read(name), equal_nan=True)
     stores = [Path(f.store.url).parents[1] / "analogs/model.zarr" for f in (made, whole)]
     chunks = [sorted(p for p in s.rglob("*") if p.name[0].isdigit()) for s in stores]
@@ -276,14 +276,14 @@ def test_neither_tiles_nor_order_nor_threads_change_a_bit(
 
 
 def test_values_are_where_the_mask_says_and_clips_are_counted(whole: Field) -> None:
-    values, clipped = whole.read(), whole.store.read("n_clipped")
+    values, clipped = whole.read(), whole.store.read("n_corrected")
     assert np.array_equal(np.isnan(values), np.broadcast_to(sea(), values.shape))
     assert np.nanmin(values) == 0.0
     assert clipped.dtype == np.int32
     assert not clipped[sea()].any()
     assert 0 < clipped.max() < len(values)
     attributes = dict(whole.store.array("pr").attrs)
-    assert attributes["ancillary_variables"] == "filled n_clipped"
+    assert attributes["ancillary_variables"] == "filled n_corrected"
 
 
 def test_days_that_the_reference_lacks_leave_no_hole(world: World) -> None:

@@ -717,7 +717,7 @@ def _keys_at(location: tuple[int | str, ...], model: type[BaseModel]) -> list[st
         if not isinstance(annotation, type):
             next(parts, None)  # a name in a mapping, a number in a list
         section = _section_in(annotation)
-    return sorted(section.model_fields) if section else []
+    return sorted(f.alias or name for name, f in section.model_fields.items()) if section else []
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:

@@ -138,7 +138,7 @@ def run(
 ) -> None:
     """Write the daily product of one variable, (time, lat, lon) on the fine grid.
 
-    Beside it: `filled`, as of every product, and `n_clipped`, the days of each cell on which the
+    Beside it: `filled`, as of every product, and `n_corrected`, the days of each cell on which the
     constructed value of a kind "*" was below 0 and was set to 0.
 
     Parameters
@@ -210,7 +210,7 @@ def run(
             if upper is not None:
                 block = upper.read(time, tile.lat, tile.lon) - block
             yield variable_id, (time, tile.lat, tile.lon), block
-        yield "n_clipped", (tile.lat, tile.lon), clipped
+        yield "n_corrected", (tile.lat, tile.lon), clipped
 
     work.fill(writer, compute, tiles(shape, chunks))
 
@@ -331,12 +331,12 @@ def _declare(
         grid,
         layout="tiles",
         nan="mask",
-        attributes={"ancillary_variables": "filled n_clipped"},
+        attributes={"ancillary_variables": "filled n_corrected"},
     )
     arrays["filled"] = fields.flag(
         filled, "coarse value taken from beyond one coarse cell", "near filled"
     )
-    arrays["n_clipped"] = Array(
+    arrays["n_corrected"] = Array(
         ("lat", "lon"),
         grid.shape,
         arrays[variable_id].chunks[1:],

@@ -32,6 +32,12 @@ class Variable:
     trace: float = 0.0
     limits: tuple[float, float] = (-math.inf, math.inf)
 
+    @property
+    def legal_range(self) -> tuple[float, float]:
+        """Return the least and greatest value of a product."""
+        low, high = zip(self.valid_range, self.limits, strict=True)
+        return max(low), min(high)
+
 
 VARIABLES: dict[str, Variable] = {
     "tas": Variable(
