@@ -17,7 +17,7 @@ from finescale import blocks
 from finescale.store import PROVENANCE
 
 LIBRARY = Path(__file__).parents[2] / "workflow" / "lib"
-TWELVE_BLOCKS = {**PIECES, "finescale.fields.TILE": 4}
+TWELVE_BLOCKS = {**PIECES, "finescale.chunking.TILE": 4}
 SECONDS = 0.3  # that a block takes, at least
 CLUSTER = {"threads": 5, "mem_mb": 2500}
 WORKERS, THREADS, _ = blocks.cluster_sizes(**CLUSTER)

@@ -48,9 +48,9 @@ MAPPING: dict[str, Any] = {
     "products": [{**CONFIG["products"][0], "method": ["bcsd", "interpolate"]}],
 }  # fmt: skip
 PIECES = {
-    "finescale.fields.TILE": 6,
-    "finescale.fields.SLAB": 180,
-    "finescale.fields.FULL_TIME_BYTES": 4 * 1096 * 4,
+    "finescale.chunking.TILE": 6,
+    "finescale.chunking.SLAB": 180,
+    "finescale.chunking.FULL_TIME_BYTES": 4 * 1096 * 4,
     "finescale.standardise.MOST_VALUES": 1,
     "finescale.standardise.BLOCK_VALUES": 1,
 }

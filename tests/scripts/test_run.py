@@ -14,6 +14,7 @@ from finescale import estimate, start, summary
 from finescale.plan import Artefact
 from finescale.store import open_store
 
+
 class Made:
     """A folder in which every rule has been run."""
 

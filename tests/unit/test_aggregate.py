@@ -10,7 +10,7 @@ import xarray as xr
 from chain import Chain, grids
 from numpy.typing import NDArray
 
-from finescale import aggregate, fields
+from finescale import aggregate, chunking
 from finescale.calendars import Days
 from finescale.store import Store
 
@@ -108,6 +108,6 @@ def test_bounds_hold_the_days_and_the_stamp_lies_between(chain: Chain) -> None:
 def test_means_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     days = Days.range("1999-11-05", "2001-02-10", "standard")
     whole = run(chain, days, weather(days), "mon").read("tas")
-    monkeypatch.setattr(fields, "TILE", 3)
-    monkeypatch.setattr(fields, "SLAB", 17)
+    monkeypatch.setattr(chunking, "TILE", 3)
+    monkeypatch.setattr(chunking, "SLAB", 17)
     assert np.array_equal(whole, run(chain, days, weather(days), "mon", name="cut").read("tas"))

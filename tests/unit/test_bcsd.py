@@ -14,7 +14,7 @@ import oracles
 import pytest
 from chain import Chain, Mapper, grids, in_order
 
-from finescale import bcsd, fields
+from finescale import bcsd, chunking
 from finescale.blocks import engine
 from finescale.fields import Field
 
@@ -39,9 +39,9 @@ def test_identity_holds_in_every_calendar(calendar: str, chain: Chain) -> None:
 
 
 def small_blocks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fields, "TILE", 8)
-    patch.setattr(fields, "SLAB", 400)
-    patch.setattr(fields, "FULL_TIME_BYTES", 4 * 730 * 4)
+    patch.setattr(chunking, "TILE", 8)
+    patch.setattr(chunking, "SLAB", 400)
+    patch.setattr(chunking, "FULL_TIME_BYTES", 4 * 730 * 4)
 
 
 def product(folder: Path, *, run: Mapper = in_order, sea: Any = False, **options: Any) -> Field:
@@ -158,8 +158,8 @@ def test_values_do_not_depend_on_the_tiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Interpolation, climatology or coarsening that sees only its tile breaks at the edges."""
-    monkeypatch.setattr(fields, "TILE", tile)
-    monkeypatch.setattr(fields, "SLAB", slab)
+    monkeypatch.setattr(chunking, "TILE", tile)
+    monkeypatch.setattr(chunking, "SLAB", slab)
     cut = product(tmp_path)
     assert cut.chunks != whole.chunks
     assert np.array_equal(cut.read(), whole.read())
@@ -182,8 +182,8 @@ def test_point_values_depend_on_neither_tiles_nor_threads(
     with engine("threads", threads=3, mem_mb=2200) as run:
         product(tmp_path / "threads", run=run, sea=SEA, **SHARP)
     assert contents(tmp_path / "threads") == contents(tmp_path / "in order")
-    monkeypatch.setattr(fields, "TILE", 5)
-    monkeypatch.setattr(fields, "SLAB", 100)
+    monkeypatch.setattr(chunking, "TILE", 5)
+    monkeypatch.setattr(chunking, "SLAB", 100)
     cut = product(tmp_path / "cut", sea=SEA, **SHARP)
     assert np.array_equal(cut.read(), whole.read(), equal_nan=True)
     assert np.array_equal(np.isnan(whole.read()[0]), SEA)

@@ -58,6 +58,12 @@ def test_figures_have_three_digits_and_keep_the_large_ones_whole() -> None:
     assert bench.shown({"a": 0.123456, "b": 12345.6, "c": 7}) == "a 0.123, b 12346, c 7"
 
 
+def test_the_shortest_round_counts_after_one_that_warms() -> None:
+    # Rounds of 1, 5 and 3: the first compiles and warms files, however short it was.
+    times = iter([0.0, 1.0, 10.0, 15.0, 20.0, 23.0])
+    assert bench.best_of(2, {"task": lambda: None}, lambda: next(times)) == {"task": 3.0}
+
+
 def test_a_benchmark_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # As one that prints something else than its result does; the others must still run.
     for name, text in (("exit.py", "raise SystemExit(3)"), ("other.py", "print('{}')")):

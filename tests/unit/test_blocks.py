@@ -12,7 +12,7 @@ from chain import Chain, Mapper, grids
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finescale import fields, store
+from finescale import chunking, fields, store
 from finescale.blocks import (
     JOB_RESERVE_MB,
     WORKER_MB,
@@ -122,7 +122,7 @@ def test_threads_and_workers_give_the_bits_of_one_block_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the cluster of a job, once the job is over, leaves no process behind."""
-    monkeypatch.setattr(fields, "FULL_TIME_BYTES", 4 * 730 * 4)
+    monkeypatch.setattr(chunking, "FULL_TIME_BYTES", 4 * 730 * 4)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow" / "lib"))
     serial = coarsened(tmp_path / "serial", in_order)
     with engine("threads", threads=3, mem_mb=1000) as run:

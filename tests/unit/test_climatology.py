@@ -9,7 +9,7 @@ import pytest
 from chain import CYCLE, Chain, grids
 from numpy.typing import NDArray
 
-from finescale import climatology, fields
+from finescale import chunking, climatology
 from finescale.calendars import Days, reference_slots, slots
 from finescale.errors import SourceError
 from finescale.fields import Field
@@ -139,6 +139,6 @@ def test_values_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.Mo
     days = axis()
     values = cycle()[slots(days)] + np.random.default_rng(1).normal(0, 3, (len(days), *GRID.shape))
     whole = run(chain, days, values)
-    monkeypatch.setattr(fields, "TILE", 3)
-    monkeypatch.setattr(fields, "SLAB", 50)
+    monkeypatch.setattr(chunking, "TILE", 3)
+    monkeypatch.setattr(chunking, "SLAB", 50)
     assert np.array_equal(whole, run(chain, days, values, name="cut"))

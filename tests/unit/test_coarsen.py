@@ -9,7 +9,7 @@ import pytest
 from chain import Chain, grids
 from numpy.typing import NDArray
 
-from finescale import coarsen, fields
+from finescale import chunking, coarsen
 from finescale.calendars import Days
 from finescale.fields import Field
 from finescale.grids import Grid
@@ -128,10 +128,10 @@ def test_cells_outside_the_reference_are_missing(chain: Chain) -> None:
 def test_means_do_not_depend_on_how_the_reference_is_read(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fields, "SLAB", 7)
+    monkeypatch.setattr(chunking, "SLAB", 7)
     whole = run(chain, weather(), SHIFTED).read()
     monkeypatch.setattr(coarsen, "READ_BYTES", 1)
-    monkeypatch.setattr(fields, "FULL_TIME_BYTES", 4 * len(DAYS))
+    monkeypatch.setattr(chunking, "FULL_TIME_BYTES", 4 * len(DAYS))
     cut = run(chain, weather(), SHIFTED, name="cut")
     assert cut.chunks == (len(DAYS), 1, 1)
     assert np.array_equal(whole, cut.read(), equal_nan=True)

@@ -11,7 +11,7 @@ from chain import Chain, grids
 from numpy.typing import NDArray
 from oracles import bilinear, rain, temperature
 
-from finescale import evaluate, fields, interpolate
+from finescale import chunking, evaluate, fields, interpolate, scores
 from finescale.blocks import tiles
 from finescale.calendars import Days
 from finescale.evaluate import COUNTS, expected_days
@@ -100,6 +100,13 @@ def number(days: Days) -> NDArray[np.int64]:
     return days.year.astype(np.int64) * 10000 + days.month.astype(np.int64) * 100 + days.day
 
 
+def mean_length(is_it: NDArray[np.bool_], days: Days) -> float:
+    """Return the mean length of spells, which begin where the day before is not or is missing."""
+    missing = np.diff(days.ordinal, prepend=-1) != 1
+    n = (is_it & (missing | ~np.roll(is_it, 1))).sum()
+    return float(is_it.sum() / n) if n else np.nan
+
+
 def direct(x: NDArray[Any], y: NDArray[Any], days: Days, wet: float) -> dict[str, float]:
     """Return the scores of one cell by plain numpy; x and y float32 on the same days."""
     x, y = x.astype(float), y.astype(float)
@@ -117,6 +124,8 @@ def direct(x: NDArray[Any], y: NDArray[Any], days: Days, wet: float) -> dict[str
         "p1_bias": np.percentile(x, 1) - np.percentile(y, 1),
         "p99_bias": np.percentile(x, 99) - np.percentile(y, 99),
         "wet_day_ratio": (x >= wet).sum() / (y >= wet).sum(),
+        "wet_spell_ratio": mean_length(x >= wet, days) / mean_length(y >= wet, days),
+        "dry_spell_ratio": mean_length(x < wet, days) / mean_length(y < wet, days),
         "n_days": len(x),
     }
 
@@ -146,6 +155,34 @@ def test_scores_equal_numpy_on_the_opened_stores(
             for n, name in enumerate(names):
                 tolerance = 1e-4 if variable_id == "tas" else 1e-4 * max(abs(wanted[name]), 1e-6)
                 assert found[n, i, j] == pytest.approx(wanted[name], abs=tolerance), (array, name)
+
+
+@pytest.mark.parametrize("variable_id", ["tas", "pr"])
+def test_the_moments_of_all_blocks_make_the_pattern_correlation_of_whole_fields(
+    variable_id: str, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunking, "TILE", 5)
+    opened = World(chain, variable_id).run()
+    x, y, gcm = (Field(chain.made[n]).read() for n in ("bcsd/e", "reference/obs", "simulation/e"))
+    raw = bilinear(gcm.astype(float), COARSE, FINE).astype("f4")
+    truth = y[np.isin(number(TRUE_DAYS), number(DAYS))].astype(float)
+    area = FINE.cell_area()[LAND]
+    for array, values in (("pattern", x), ("pattern_raw", raw)):
+        table = opened.read(array)
+        assert table.shape[:2] == (6, len(DAYS)) and table[0, 0].size > 1
+        a, b = values.astype(float)[:, LAND], truth[:, LAND]
+        if variable_id == "tas":
+            for month in range(1, 13):
+                for v in (a, b):
+                    v[DAYS.month == month] -= v[DAYS.month == month].mean(axis=0)
+        each = []
+        for day in range(len(DAYS)):
+            if np.ptp(b[day]):
+                covariance = np.cov(a[day], b[day], aweights=area)
+                size = np.sqrt(covariance[0, 0] * covariance[1, 1])
+                each.append(covariance[0, 1] / size if size else 0.0)
+        found = scores.pattern_correlation(table.sum(axis=(2, 3)))
+        assert found == pytest.approx(np.mean(each), abs=1e-5), array
 
 
 def test_cycles_are_means_of_calendar_months(chain: Chain) -> None:
@@ -210,7 +247,7 @@ def test_a_sound_product_breaks_no_rule(chain: Chain) -> None:
 def test_each_broken_rule_is_counted_where_it_is_broken(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fields, "TILE", 6)
+    monkeypatch.setattr(chunking, "TILE", 6)
     world = World(chain)
     (a, b), (c, d) = np.argwhere(LAND)[[0, -1]]
     sea = tuple(np.argwhere(~LAND)[0])
@@ -243,11 +280,14 @@ def test_tasmin_is_held_against_its_tasmax(chain: Chain) -> None:
 
 def test_scores_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = World(chain).run()
-    monkeypatch.setattr(fields, "TILE", 5)
-    monkeypatch.setattr(fields, "SLAB", 100)
+    monkeypatch.setattr(chunking, "TILE", 5)
+    monkeypatch.setattr(chunking, "SLAB", 100)
     cut = World(Chain(chain.folder / "cut")).run()
     for name in ("score", "baseline", "cycle", "cycle_raw", "cycle_reference"):
         assert np.array_equal(whole.read(name), cut.read(name), equal_nan=True), name
+    for name in ("pattern", "pattern_raw"):
+        sums = [opened.read(name).sum(axis=(2, 3)) for opened in (whole, cut)]
+        assert np.allclose(*sums, rtol=1e-9, atol=1e-9 * np.abs(sums[0]).max()), name
 
 
 # --------------------------------------------------------------------------------------

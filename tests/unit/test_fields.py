@@ -9,7 +9,7 @@ from chain import Chain, grids
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finescale import fields
+from finescale import chunking, fields
 from finescale.calendars import Days
 from finescale.fields import Field
 from finescale.store import open_store
@@ -18,7 +18,7 @@ from finescale.variables import VARIABLES
 
 @given(n=st.integers(1, 5000), most=st.integers(1, 500))
 def test_a_length_is_split_into_as_few_pieces_as_there_can_be(n: int, most: int) -> None:
-    length = fields.split_evenly(n, most)
+    length = chunking.split_evenly(n, most)
     pieces = -(-n // length)
     assert length <= most
     assert pieces == -(-n // most)
@@ -31,18 +31,18 @@ days_and_grid = st.tuples(st.integers(1, 60_000), st.integers(1, 1500), st.integ
 
 @given(days_and_grid)
 def test_tiles_are_small_in_every_direction(shape: tuple[int, int, int]) -> None:
-    chunk = fields.chunks(shape, "tiles")
+    chunk = chunking.chunks(shape, "tiles")
     assert all(1 <= c <= n for c, n in zip(chunk, shape, strict=True))
-    assert chunk[0] <= fields.SLAB and max(chunk[1:]) <= fields.TILE
+    assert chunk[0] <= chunking.SLAB and max(chunk[1:]) <= chunking.TILE
     assert 4 * int(np.prod(chunk)) < 4_000_000
 
 
 @given(days_and_grid)
 def test_full_time_chunks_hold_whole_series_and_fit_in_memory(shape: tuple[int, int, int]) -> None:
-    chunk = fields.chunks(shape, "full_time")
+    chunk = chunking.chunks(shape, "full_time")
     assert chunk[0] == shape[0]
     assert all(1 <= c <= n for c, n in zip(chunk, shape, strict=True))
-    assert 4 * int(np.prod(chunk)) <= fields.FULL_TIME_BYTES
+    assert 4 * int(np.prod(chunk)) <= chunking.FULL_TIME_BYTES
 
 
 @pytest.mark.parametrize("layout", ["full_time", "tiles"])

@@ -9,7 +9,7 @@ import pytest
 from chain import Chain, grids
 from scipy.special import ndtr
 
-from finescale import fields, gard
+from finescale import chunking, gard
 from finescale.blocks import engine
 from finescale.calendars import Days, slots, standard_slots
 from finescale.errors import ConfigError, ContractError
@@ -404,8 +404,8 @@ def test_tiles_threads_and_order_change_no_bit(
     options["transform"] = "quantile"
     names = {"uas": x, "hus850": 0.0005 * np.exp(weather(days, seed=3))}
     whole = product(Chain(tmp_path / "whole"), truth, names, **options).read()
-    monkeypatch.setattr(fields, "TILE", 3)
-    monkeypatch.setattr(fields, "SLAB", 250)
+    monkeypatch.setattr(chunking, "TILE", 3)
+    monkeypatch.setattr(chunking, "SLAB", 250)
     monkeypatch.setattr(gard, "CELLS", 4)
     with engine("threads", threads=3, mem_mb=2200) as run:
         cut = product(Chain(tmp_path / "cut", map=run), truth, names, **options)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from finescale import fields, interpolate
+from finescale import chunking, interpolate
 from finescale.calendars import Days
 from finescale.fields import Field
 
@@ -158,7 +158,7 @@ def test_a_calendar_by_another_name_is_no_conversion(alias: str, chain: Chain) -
 def test_values_do_not_depend_on_the_blocks(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     land = np.random.default_rng(3).random(FINE.shape) < 0.6
     whole = run(chain, weather(), land=land).read()
-    monkeypatch.setattr(fields, "TILE", 5)
-    monkeypatch.setattr(fields, "SLAB", 7)
+    monkeypatch.setattr(chunking, "TILE", 5)
+    monkeypatch.setattr(chunking, "SLAB", 7)
     cut = run(chain, weather(), land=land, name="cut").read()
     assert np.array_equal(whole, cut, equal_nan=True)

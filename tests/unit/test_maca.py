@@ -15,7 +15,7 @@ from chain import Chain, Mapper, grids, in_order
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from finescale import analogs, fields, maca
+from finescale import analogs, chunking, fields, maca
 from finescale.blocks import engine, tiles
 from finescale.calendars import Days, standard_slots
 from finescale.fields import Field
@@ -228,7 +228,7 @@ def test_without_its_own_days_a_perfect_model_is_not_returned(world: World) -> N
 
 
 def small_blocks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fields, "TILE", 8)
+    patch.setattr(chunking, "TILE", 8)
     patch.setattr(maca, "BLOCK_VALUES", 40 * 730)
 
 

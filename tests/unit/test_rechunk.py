@@ -20,7 +20,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from finescale import fields, manifest, rechunk
+from finescale import chunking, fields, manifest, rechunk
 from finescale.blocks import engine, slabs, tiles
 from finescale.calendars import Days
 from finescale.errors import ConfigError, StoreError
@@ -41,9 +41,9 @@ Lists = st.tuples(*(st.integers(1, 40) for _ in range(3)))
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference in chunks of (50, 6, 7), its series in chunks of (120, 3, 4 or 5)."""
-    monkeypatch.setattr(fields, "TILE", 7)
-    monkeypatch.setattr(fields, "SLAB", 50)
-    monkeypatch.setattr(fields, "FULL_TIME_BYTES", 4 * len(DAYS) * 15)
+    monkeypatch.setattr(chunking, "TILE", 7)
+    monkeypatch.setattr(chunking, "SLAB", 50)
+    monkeypatch.setattr(chunking, "FULL_TIME_BYTES", 4 * len(DAYS) * 15)
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_chunk_of_the_reference_is_read_once(
 def test_series_that_share_few_chunks_are_read_straight(
     chain: Chain, values: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fields, "FULL_TIME_BYTES", 4 * prod(SHAPE))
+    monkeypatch.setattr(chunking, "FULL_TIME_BYTES", 4 * prod(SHAPE))
     whole = chain.daily("reference", "w", "tas", DAYS, GRID, values, layout="tiles")
     put = counted(monkeypatch, Scratch, "put")
     work = chain.job("rechunk", "x", variable_id="tas")
@@ -257,7 +257,7 @@ def test_too_little_memory_is_said_before_anything_is_read(
 
 def held(n_days: int, *, room_mb: int) -> float:
     """Return by how much the stage raises the peak of this process [MB]: 400 cells a series."""
-    fields.TILE, fields.SLAB, fields.FULL_TIME_BYTES = 200, 10, 4 * n_days * 400
+    chunking.TILE, chunking.SLAB, chunking.FULL_TIME_BYTES = 200, 10, 4 * n_days * 400
     grid = Grid.from_centres(np.linspace(0, 50, 200), np.linspace(0, 50, 200))
     days = Days.from_cf(np.arange(n_days) + 0.5, "days since 2001-01-01", "noleap")
     slab = np.random.default_rng(0).uniform(250, 310, (10, *grid.shape)).astype(np.float32)

@@ -135,6 +135,7 @@ def test_the_scores_are_area_weighted(world: dict[str, Any], make: Callable[...,
     product = of["historical", "bcsd"]
     assert float(product["bias"]) == pytest.approx(1.0, abs=1e-4)
     assert float(product["rmse"]) == pytest.approx(1.0, abs=1e-4)
+    assert float(product["pattern_correlation"]) == pytest.approx(1.0, abs=1e-4)
     assert float(of["ssp245", "bcsd"]["change"]) == pytest.approx(2.0, abs=1e-4)
     assert float(of["ssp245", report.RAW]["change"]) == pytest.approx(2.0, abs=1e-3)
     assert product["change"] == "" and of["ssp245", "bcsd"]["bias"] == ""
@@ -148,6 +149,10 @@ def test_the_scores_are_area_weighted(world: dict[str, Any], make: Callable[...,
     bias = np.average(cells["bias"][valid], weights=area[valid])
     raw = of["historical", report.RAW]
     assert float(raw["bias"]) == pytest.approx(bias, rel=1e-5)
+    moments = opened.read("pattern_raw").sum(axis=(2, 3))
+    wanted = scores.pattern_correlation(moments)
+    assert float(raw["pattern_correlation"]) == pytest.approx(wanted, rel=1e-5)
+    assert wanted < 0.9 and of["ssp245", "bcsd"]["pattern_correlation"] == ""
     square = np.average(cells["rmse"][valid] ** 2, weights=area[valid])
     assert float(raw["rmse"]) == pytest.approx(np.sqrt(square), rel=1e-5)
 
@@ -293,4 +298,5 @@ def test_the_page_stands_alone(world: dict[str, Any], make: Callable[..., Job]) 
     assert "2 committed products" in page
     assert world["products"][1].url in page
     assert "data:image/png;base64,iVBORw" in page
+    assert "pattern correlation" in page
     assert "http" not in page.replace(world["products"][0].url, "")

@@ -81,5 +81,5 @@ def test_what_the_sample_took_plans_the_whole(tmp_path: Path) -> None:
 
 
 def test_a_sample_of_nothing_is_refused() -> None:
-    with pytest.raises(config.ConfigError, match="try.cells"):
+    with pytest.raises(config.ConfigError, match=r"try\.cells"):
         load(changed({**LONG, "try": {"cells": 0}}))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from finescale.variables import Kind
 N_TIME = 730
 YEAR = np.repeat([2001, 2002], 365)
 MONTH = np.tile(np.repeat(np.arange(1, 13), [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]), 2)
+FOLLOWS = np.arange(N_TIME) != 300  # days are missing before this one
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -34,16 +36,25 @@ def pair(seed: int, *, rain: bool = False, gaps: float = 0.1) -> tuple[Any, Any]
 
 
 def score(
-    product: NDArray[Any], reference: NDArray[Any], *, rain: bool = False
+    product: NDArray[Any], reference: NDArray[Any], *, rain: bool = False, follows: Any = FOLLOWS
 ) -> dict[str, NDArray[np.float64]]:
     return scores.cell_scores(
         product,
         reference,
         months=MONTH[: len(product)],
         season_year=YEAR[: len(product)],
+        follows=follows[: len(product)],
         kind="*" if rain else "+",
         variable_id="pr" if rain else "tas",
     )
+
+
+def spell_length(wet: NDArray[np.bool_], valid: NDArray[np.bool_], follows: Any, sort: bool) -> Any:
+    """Return the mean length of wet or dry spells, counted by the eye: one letter a day."""
+    letters = ["x" if not v else "w" if w else "d" for w, v in zip(wet, valid, strict=True)]
+    text = "".join(("" if f else "x") + c for f, c in zip(follows, letters, strict=True))
+    runs = re.findall("w+" if sort else "d+", text)
+    return np.mean([len(run) for run in runs]) if runs else np.nan
 
 
 def by_the_book(product: NDArray[Any], reference: NDArray[Any], *, rain: bool) -> dict[str, float]:
@@ -52,6 +63,11 @@ def by_the_book(product: NDArray[Any], reference: NDArray[Any], *, rain: bool) -
     x, y = product[valid].astype("f8"), reference[valid].astype("f8")
     month = (YEAR * 100 + MONTH)[valid]
     monthly = np.array([(x[month == m].mean(), y[month == m].mean()) for m in np.unique(month)])
+    spells = [
+        spell_length(series >= scores.WET_DAY, valid, FOLLOWS, sort)
+        for sort in (True, False)
+        for series in (product.astype("f8"), reference.astype("f8"))
+    ]
     book = {
         "mean": np.mean(x),
         "reference_mean": np.mean(y),
@@ -64,9 +80,11 @@ def by_the_book(product: NDArray[Any], reference: NDArray[Any], *, rain: bool) -
         "p1_bias": np.percentile(x, 1) - np.percentile(y, 1),
         "p99_bias": np.percentile(x, 99) - np.percentile(y, 99),
         "wet_day_ratio": np.mean(x >= scores.WET_DAY) / np.mean(y >= scores.WET_DAY),
+        "wet_spell_ratio": spells[0] / spells[1],
+        "dry_spell_ratio": spells[2] / spells[3],
         "n_days": x.size,
     }
-    rain_only = ("relative_bias", "wet_day_ratio")
+    rain_only = ("relative_bias", "wet_day_ratio", "wet_spell_ratio", "dry_spell_ratio")
     return {name: float(v) for name, v in book.items() if rain or name not in rain_only}
 
 
@@ -148,6 +166,104 @@ def test_a_reference_without_wet_days_has_no_wet_day_ratio() -> None:
     assert np.isnan(ours["wet_day_ratio"]).all() and np.isnan(ours["relative_bias"]).all()
 
 
+def test_a_spell_ends_where_days_are_missing() -> None:
+    """A winter's last wet days are not one spell with the next winter's first; nor across NaN."""
+    wet = np.full((10, 1), scores.WET_DAY, "f4")
+    dry = np.zeros((10, 1), "f4")
+    split = np.where(np.arange(10)[:, None] < 5, wet, dry)  # 5 wet, 5 dry days
+    whole = np.ones(10, bool)
+    gap = np.arange(10) != 3
+    one_spell, cut = (score(wet, split, rain=True, follows=f) for f in (whole, gap))
+    assert one_spell["wet_spell_ratio"] == 10 / 5
+    assert cut["wet_spell_ratio"] == (10 / 2) / (5 / 2)
+    missing = wet.copy()
+    missing[7] = np.nan
+    assert score(missing, split, rain=True, follows=whole)["wet_spell_ratio"] == (9 / 2) / 5
+    assert np.isnan(one_spell["dry_spell_ratio"]).all(), "the product has none"
+    assert np.isnan(score(split, dry, rain=True)["wet_spell_ratio"]).all()
+
+
+def test_twice_as_long_spells_as_in_the_reference() -> None:
+    days = np.arange(240)[:, None]
+    product, reference = (np.where(days // n % 2, scores.WET_DAY, 0).astype("f4") for n in (6, 3))
+    ours = score(product, reference, rain=True, follows=np.ones(240, bool))
+    assert ours["wet_day_ratio"] == 1
+    assert ours["wet_spell_ratio"] == ours["dry_spell_ratio"] == 2
+
+
+# --------------------------------------------------------------------------------------
+# Whole fields
+
+AREA = np.array([1.0, 2.5, 0.5])
+
+
+def moments(product: Any, reference: Any, *, rain: bool, cells: Any = slice(None)) -> Any:
+    return scores.pattern_moments(
+        product[:, cells], reference[:, cells], months=MONTH, area=AREA[cells],
+        kind="*" if rain else "+",
+    )  # fmt: skip
+
+
+def mean_pattern_correlation(product: Any, reference: Any, *, rain: bool) -> float:
+    """Return the mean over days of the weighted correlation, by numpy's own covariance."""
+    gone = np.isnan(product) | np.isnan(reference)
+    x, y = (np.where(gone, np.nan, v).astype("f8") for v in (product, reference))
+    if not rain:
+        for month in range(1, 13):
+            for v in (x, y):
+                v[month == MONTH] -= np.nanmean(v[month == MONTH], axis=0)
+    found = []
+    for day in range(len(x)):
+        seen = ~gone[day]
+        if seen.sum() < 2 or np.ptp(y[day, seen]) == 0:
+            continue
+        covariance = np.cov(x[day, seen], y[day, seen], aweights=AREA[seen])
+        varies = np.ptp(x[day, seen]) > 0
+        found.append(
+            covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]) if varies else 0.0
+        )
+    return float(np.mean(found))
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, rain=st.booleans())
+def test_the_pattern_correlation_is_the_mean_over_days_of_that_of_numpy(
+    seed: int, rain: bool
+) -> None:
+    product, reference = pair(seed, rain=rain)
+    ours = scores.pattern_correlation(moments(product, reference, rain=rain))
+    assert ours == pytest.approx(mean_pattern_correlation(product, reference, rain=rain), abs=1e-8)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, rain=st.booleans())
+def test_moments_of_tiles_add_up_to_those_of_the_field(seed: int, rain: bool) -> None:
+    product, reference = pair(seed, rain=rain)
+    whole = moments(product, reference, rain=rain)
+    parts = [moments(product, reference, rain=rain, cells=c) for c in (slice(0, 1), slice(1, None))]
+    np.testing.assert_allclose(parts[0] + parts[1], whole, rtol=1e-12, atol=1e-12)
+
+
+def test_relief_season_and_bias_are_no_pattern_of_temperature() -> None:
+    _, reference = pair(7, gaps=0.0)
+    shifted = reference + 5 * np.sin(MONTH)[:, None] * np.arange(3) + np.arange(3)
+    own = scores.pattern_correlation(moments(shifted, reference, rain=False))
+    assert own == pytest.approx(1, abs=1e-5)
+    climatology = scores.monthly_means(reference, MONTH)[MONTH - 1]
+    assert scores.pattern_correlation(moments(climatology, reference, rain=False)) == 0
+
+
+def test_days_without_rain_have_no_pattern_and_a_product_without_any_has_none_of_it() -> None:
+    _, reference = pair(8, rain=True, gaps=0.0)
+    reference[::2] = 0
+    assert scores.pattern_correlation(moments(reference, reference, rain=True)) == pytest.approx(1)
+    reference[1::2] = np.float32([1e-5, 2e-5, 5e-5])
+    half = np.where(np.arange(N_TIME)[:, None] % 4 == 1, reference, 0)
+    found = scores.pattern_correlation(moments(half, reference, rain=True))
+    assert found == pytest.approx(np.mean(np.arange(1, N_TIME, 2) % 4 == 1))
+    assert np.isnan(scores.pattern_correlation(moments(half, 0 * half, rain=True)))
+
+
 def test_scores_come_in_the_order_of_the_table_and_only_where_they_apply() -> None:
     product, reference = pair(4)
     assert list(score(product, reference, rain=True)) == list(scores.CELL_SCORES)
@@ -173,10 +289,13 @@ def test_arrays_that_do_not_match_are_refused() -> None:
     product, reference = pair(5)
     with pytest.raises(ContractError, match="align them by date"):
         score(product[1:], reference)
-    with pytest.raises(ContractError, match="one entry for each of 730 days, found 729 and 730"):
+    with pytest.raises(
+        ContractError, match="one entry for each of 730 days, found 729, 730 and 730"
+    ):
         scores.cell_scores(
-            product, reference, months=MONTH[1:], season_year=YEAR, kind="+", variable_id="tas"
-        )
+            product, reference, months=MONTH[1:], season_year=YEAR, follows=FOLLOWS, kind="+",
+            variable_id="tas",
+        )  # fmt: skip
 
 
 @settings(max_examples=10, deadline=None)
@@ -258,7 +377,7 @@ def test_the_pooled_rmse_is_the_rmse_of_all_days_of_all_cells(seed: int) -> None
 )
 def test_every_planted_fault_is_counted_once(seed: int, variable_id: str, bad: list[str]) -> None:
     least, greatest = scores.valid_range(variable_id)
-    legal = np.array([least, min(greatest, 1e3)], "f4")
+    legal = np.array([least, min(greatest, least + 1e3)], "f4")
     values = np.random.default_rng(seed).choice(legal, size=(7, 3))
     above = np.nextafter(np.float32(greatest), np.float32(np.inf))  # inf stays inf
     below = np.nextafter(np.float32(least), np.float32(-np.inf))

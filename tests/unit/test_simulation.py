@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from chain import Chain, grids
 
-from finescale import fields, simulation, synthetic
+from finescale import chunking, simulation, synthetic
 from finescale.calendars import Days
 from finescale.fields import Field
 from finescale.store import open_store
@@ -42,7 +42,7 @@ def test_chunks_hold_whole_series(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fields, "FULL_TIME_BYTES", 4 * len(AUTUMN) * 4)
+    monkeypatch.setattr(chunking, "FULL_TIME_BYTES", 4 * len(AUTUMN) * 4)
     ds = synthetic.dataset(small_world, "tas", **MODEL, descending=True, east=True)
     found = standardise(synthetic.write(ds, tmp_path / "tas.nc"), stage="simulation")
     n_lat, n_lon = found.grid.shape

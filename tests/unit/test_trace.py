@@ -63,6 +63,16 @@ CONFIG: dict[str, Any] = {
             "variable_id": ["pr"],
             "method": ["bcsd", "interpolate", *BCSD],
         },
+        {
+            "domain": "island",
+            "reference": "OBS",
+            "train": "train",
+            "source_id": "FS-A",
+            "experiment_id": ["ssp245"],
+            "variable_id": VARIABLES,
+            "method": ["qplad", "maca", "gard"],
+            "exclude": [{"method": method, "variable_id": "pr"} for method in ("maca", "gard")],
+        },
     ],
     "aggregate": {"frequencies": ["mon"]},
 }
@@ -163,13 +173,16 @@ some = st.integers(0, 10_000)
 
 @settings(max_examples=10, deadline=None)
 @given(
-    stage=st.sampled_from(["bcsd", "interpolate", "aggregate"]), which=some, place=some, day=some
+    stage=st.sampled_from(["bcsd", "qplad", "interpolate", "aggregate"]),
+    which=some,
+    place=some,
+    day=some,
 )
 def test_every_step_recomputes_the_stored_value(
     stage: str, which: int, place: int, day: int, made: Made
 ) -> None:
     """A wrong day, cell, weight, window or unit anywhere on the way gives another number."""
-    urls = made.stores(stage)
+    urls = [u for u in made.stores(stage) if Path(u).name[:4] not in ("maca", "gard")]
     told = follow(made, urls[which % len(urls)], place, day)
     followed = [step for step in walk(told) if step.formula]
     assert all(step.recomputed == pytest.approx(step.value, rel=1e-6) for step in followed)
@@ -186,6 +199,30 @@ def test_a_product_is_followed_through_every_stage_that_made_it(variable: str, m
     sources = {step.store for step in walk(told) if step.stage == "source"}
     read = ["tasmax", "tasmin"] if variable == "tasmin" else [variable]
     assert sources == {f"{v}{end}.nc" for v in read for end in ("", "_ssp245")}
+
+
+@pytest.mark.parametrize(
+    ("method", "variable"),
+    [
+        ("qplad", "tasmax"),
+        ("qplad", "tasmin"),
+        ("qplad", "pr"),
+        ("maca", "tasmax"),
+        ("maca", "tasmin"),
+        ("gard", "tasmin"),
+    ],
+)
+def test_products_of_the_other_methods_are_followed(method: str, variable: str, made: Made) -> None:
+    """QPLAD from one day is computed anew; MACA and GARD stand on whole series, which is said."""
+    for place, day in ((0, 10), (40, 200), (77, 301)):
+        told = follow(made, made.store(method, method, "ssp245", variable), place, day)
+        steps = {step.stage: step for step in walk(told) if step.formula}
+        assert {method, "adjust", "simulation"} <= steps.keys()
+        assert steps["adjust"].difference == 0
+        if method == "qplad":
+            assert told.recomputed == pytest.approx(told.value, rel=1e-6, abs=1e-9)
+        else:
+            assert told.recomputed is None and "whole series" in told.note
 
 
 def test_places_dates_and_values_are_those_that_other_tools_find(made: Made) -> None:
@@ -250,7 +287,7 @@ def test_the_quantile_of_an_adjustment_and_its_trend_give_the_value(
     variable: str, made: Made
 ) -> None:
     """The distributions are built again, apart from the stage that mapped by them."""
-    url = made.store("adjust", "ssp245", variable)
+    url = made.store("adjust", "qm", "ssp245", variable)
     checked = 0
     for day in range(0, 360, 72):
         told = follow(made, url, place=day, day=day)
@@ -264,7 +301,7 @@ def test_the_quantile_of_an_adjustment_and_its_trend_give_the_value(
 
 def test_a_rank_is_that_among_the_days_of_the_window(made: Made) -> None:
     """Days of the two 360_day training years within 15 days, across the turn of the year."""
-    url = made.store("adjust", "ssp245", "dtr")
+    url = made.store("adjust", "qm", "ssp245", "dtr")
     told = follow(made, url, day=355)
     hist = Field(store.open_store(made.store("simulation", "historical", "dtr")))
     series = hist.read(slice(360, 1080))[:, told.index[1], told.index[2]].astype(np.float64)

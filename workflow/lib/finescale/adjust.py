@@ -29,7 +29,6 @@ from finescale.standardise import within
 from finescale.store import Array, Contract, Piece, Region, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
-
 Method = Literal["qm", "dqm", "qdm", "edcdfm"]
 Values = NDArray[np.floating[Any]]
 
@@ -155,7 +154,9 @@ def _declare(written: Field, *, ranks: bool, trend: bool) -> dict[str, Array]:
     series = arrays[written.variable_id]
     if ranks:
         attributes = {"long_name": "probability in its own window", "units": "1"}
-        arrays["rank"] = replace(series, attributes=attributes, contract=Contract((0.0, 1.0), nan="allowed"))
+        arrays["rank"] = replace(
+            series, attributes=attributes, contract=Contract((0.0, 1.0), nan="allowed")
+        )
     if trend:
         units = variable.units if variable.kind == "+" else "1"
         attributes = {"long_name": "change of the climatology since training", "units": units}
@@ -231,8 +232,7 @@ def adjust_series(
         back = slow[period]
     if threshold > 0:
         trained_ref, trained_hist, whole = (
-            _jitter(s, mapping, variable_id, lat, lon)
-            for s in (trained_ref, trained_hist, whole)
+            _jitter(s, mapping, variable_id, lat, lon) for s in (trained_ref, trained_hist, whole)
         )
 
     def quantiles(*, rank: bool) -> Values:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from finescale import calendars, fields, seasonal
+from finescale import calendars, chunking, fields, seasonal
 from finescale.blocks import Tile, slabs, tiles
 from finescale.fields import Field
 from finescale.job import Job
@@ -52,7 +52,7 @@ def run(
         variable_id: Array(
             ("slot", "lat", "lon"),
             shape,
-            (n_slots, *fields.chunks((n_slots, *daily.grid.shape), "tiles")[1:]),
+            (n_slots, *chunking.chunks((n_slots, *daily.grid.shape), "tiles")[1:]),
             "<f4",
             {
                 "units": variable.units,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from finescale import calendars, fields, regrid
+from finescale import calendars, chunking, fields, regrid
 from finescale import weights as weights_stage
 from finescale.blocks import Tile, slabs, tiles
 from finescale.calendars import Days
@@ -223,7 +223,7 @@ def run(
         solve = point_solver(interpolation.system, interpolation.valid, where=coarse.store.url)
         points = coarse.read()
         every = slice(None)
-        for time in slabs(len(points), fields.SLAB):
+        for time in slabs(len(points), chunking.SLAB):
             points[time] = solve(anomaly(points[time], coarse.days[time], every, every))
     arrays = fields.declare(
         variable_id,

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from finescale import words
+from finescale.chunking import Shape, band, chunks
 from finescale.config import Config, Prices
-from finescale.fields import chunks
 from finescale.plan import Artefact, Plan
-from finescale.standardise import bands
 
 START = 1.3
 """Of a job, before it does anything [CPU s]: Python, its libraries, compiled kernels from disk."""
@@ -44,7 +43,6 @@ RATES: dict[str, float] = {
 """CPU seconds for a million values read or written, whichever are more."""
 COARSE = ("adjusted", "simulation", "apply_")
 """Beginnings of the roles whose days are those of a product."""
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def work(artefact: Artefact, rates: Mapping[str, float] = RATES) -> Work:
     layout = chunk_shape(artefact)
     n_chunks = math.prod(-(-n // c) for n, c in zip(size, layout, strict=True))
     if artefact.stage == "reference" and not artefact.inputs:
-        n_blocks = len(bands(size, layout))
+        n_blocks = math.prod(-(-n // b) for n, b in zip(size, band(size), strict=False))
     else:
         n_blocks = math.prod(-(-n // c) for n, c in zip(size[-2:], layout[-2:], strict=True))
     written = 4 * math.prod(size)
@@ -89,10 +87,10 @@ def chunk_shape(artefact: Artefact) -> Shape:
     """Return the chunk shape of the main array of a store."""
     size = shape(artefact)
     if artefact.stage in ("simulation", "coarsen", "adjust"):
-        return chunks(size, "full_time")  # type: ignore[arg-type]
+        return chunks(size, "full_time")
     if artefact.stage in ("weights", "evaluate", "aggregate", "climatology"):
-        return (size[0], *chunks(size, "tiles")[1:])  # type: ignore[arg-type]
-    return chunks(size, "tiles")  # type: ignore[arg-type]
+        return (size[0], *chunks(size, "tiles")[1:])
+    return chunks(size, "tiles")
 
 
 def shape(artefact: Artefact) -> Shape:
@@ -120,7 +118,7 @@ def shape(artefact: Artefact) -> Shape:
     if artefact.stage == "aggregate":
         days, *horizontal = shape(parents["product"])
         length = {"mon": 30.44, "yr": 365.25}[parameters["frequency"]]
-        return max(round(days / length), 1), *horizontal
+        return max(round(days / length), 1), horizontal[0], horizontal[1]
     if artefact.stage == "evaluate":
         return 100, *shape(parents["product"])[1:]
     coarse = next(parents[role] for role in parents if role.startswith(COARSE))

@@ -52,10 +52,11 @@ def run(
     """Write the scores of a daily product.
 
     `score`, `baseline` (score_name, lat, lon): the product, and the raw GCM interpolated, against
-    the reference on the days both have. `change`, `change_raw` (month, lat, lon): from historical
-    to scenario, of the product and of the raw GCM. `cycle`, `cycle_raw`, `cycle_reference`
-    (month, lat, lon): means of calendar months, over the days scored if there are any. `counts`
-    (count, row, column): `scores.invariants` of each block of the product.
+    the reference on the days both have. `pattern`, `pattern_raw` (moment, day, row, column): the
+    `scores.MOMENTS` of each block and such day. `change`, `change_raw` (month, lat, lon): from
+    historical to scenario, of the product and of the raw GCM. `cycle`, `cycle_raw`,
+    `cycle_reference` (month, lat, lon): means of calendar months, over the days scored if there
+    are any. `counts` (count, row, column): `scores.invariants` of each block of the product.
 
     Parameters
     ----------
@@ -83,28 +84,34 @@ def run(
     upper = None if tasmax is None else Field(tasmax)
 
     expected = expected_days(made, product_period)
-    arrays = _declare(made, names, scored=bool(len(pairs[0])), changed=before is not None)
+    n_scored = len(pairs[0]), len(pairs_raw[0])
+    arrays = _declare(made, names, n_scored=n_scored, changed=before is not None)
     writer = work.create(
         arrays, {**made.season, "n_time": len(made.days), "n_time_expected": expected}
     )
     blocks = tiles((len(made.days), *made.grid.shape), made.chunks)
     threshold = wet_day * MM_PER_DAY
+    area = made.grid.cell_area()
 
     def score(
         values: NDArray[np.float32], days: Days, tile: Tile, pair: tuple[NDArray[Any], ...]
-    ) -> NDArray[np.float32]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         mine, theirs = pair
         observed = truth.series(slice(theirs.min(), theirs.max() + 1), tile.lat, tile.lon)
+        both, months = (values[mine], observed[theirs - theirs.min()]), days.month[mine]
         cells = scores.cell_scores(
-            values[mine],
-            observed[theirs - theirs.min()],
-            months=days.month[mine],
+            *both,
+            months=months,
             season_year=days.year[mine],
+            follows=np.diff(days.ordinal[mine], prepend=-1) == 1,
             kind=kind,
             variable_id=variable_id,
             wet_threshold=threshold,
         )
-        return np.stack([cells[n] for n in names]).astype(np.float32).reshape(-1, *tile.shape)
+        weight = area[tile.lat, tile.lon].reshape(-1)
+        moments = scores.pattern_moments(*both, months=months, area=weight, kind=kind)
+        table = np.stack([cells[n] for n in names]).astype(np.float32).reshape(-1, *tile.shape)
+        return table, moments[:, :, None, None]
 
     def compute(tile: Tile) -> Iterator[Piece]:
         values = made.series(slice(None), tile.lat, tile.lon)
@@ -120,9 +127,14 @@ def run(
         yield "counts", (slice(0, len(COUNTS)), *here), table
         plain = raw.interpolate(tile, inside)
         if len(pairs[0]):
-            region = (slice(0, len(names)), tile.lat, tile.lon)
-            yield "score", region, score(values, made.days, tile, pairs)
-            yield "baseline", region, score(plain, raw.field.days, tile, pairs_raw)
+            for suffix, table_of, series, days, pair in (
+                ("", "score", values, made.days, pairs),
+                ("_raw", "baseline", plain, raw.field.days, pairs_raw),
+            ):
+                cells, moments = score(series, days, tile, pair)
+                yield table_of, (slice(0, len(names)), tile.lat, tile.lon), cells
+                every = slice(0, len(scores.MOMENTS)), slice(0, len(pair[0]))
+                yield f"pattern{suffix}", (*every, *here), moments
         whole = scores.monthly_means(values, made.days.month)
         whole_raw = scores.monthly_means(plain, raw.field.days.month)
         cycles = {"cycle": whole, "cycle_raw": whole_raw}
@@ -178,7 +190,10 @@ class Raw:
         return smooth
 
 
-def _declare(made: Field, names: list[str], *, scored: bool, changed: bool) -> dict[str, Array]:
+def _declare(
+    made: Field, names: list[str], *, n_scored: tuple[int, int], changed: bool
+) -> dict[str, Array]:
+    """Return the arrays of an evaluation; `n_scored` days of the product and of the raw GCM."""
     shape, chunks = made.grid.shape, made.chunks[1:]
     units = VARIABLES[made.variable_id].units
     rows, columns = (-(-n // c) for n, c in zip(shape, chunks, strict=True))
@@ -190,8 +205,15 @@ def _declare(made: Field, names: list[str], *, scored: bool, changed: bool) -> d
         "count": store.coordinate(("count",), np.array(COUNTS)),
         **fields.horizontal(made.grid),
     }  # fmt: skip
-    anything = Contract(nan="allowed")
+    anything, scored = Contract(nan="allowed"), n_scored[0] > 0
     if scored:
+        arrays["moment"] = store.coordinate(("moment",), np.array(scores.MOMENTS))
+        for suffix, n_days in zip(("", "_raw"), n_scored, strict=True):
+            moments = len(scores.MOMENTS), n_days
+            arrays[f"pattern{suffix}"] = Array(
+                ("moment", f"day{suffix}", "row", "column"), (*moments, rows, columns),
+                (*moments, 1, 1), "<f8", {"long_name": "sums over the cells of a block"},
+            )  # fmt: skip
         for name, what in (("score", "product"), ("baseline", "raw GCM, interpolated")):
             arrays[name] = Array(
                 ("score_name", "lat", "lon"), (len(names), *shape), (len(names), *chunks), "<f4",

@@ -13,35 +13,12 @@ from numpy.typing import NDArray
 from finescale import store
 from finescale.blocks import tiles
 from finescale.calendars import Days
+from finescale.chunking import Layout, chunks
 from finescale.grids import Grid
 from finescale.store import Array, Contract, Store
 from finescale.variables import VARIABLES
 
 TIME_UNITS = "days since 1850-01-01"
-FULL_TIME_BYTES = 16_000_000
-"""Largest chunk of a coarse store, whose chunks hold whole series."""
-TILE = 48
-"""Most rows and columns of a chunk of a fine store."""
-SLAB = 366
-"""Days of a chunk of a fine store."""
-
-Layout = Literal["full_time", "tiles"]
-
-
-def split_evenly(n: int, most: int) -> int:
-    """Return the chunk length that covers n in as few equal pieces of at most `most`."""
-    return -(-n // -(-n // most))
-
-
-def chunks(shape: tuple[int, int, int], layout: Layout) -> tuple[int, int, int]:
-    """Return the chunk shape of a float32 daily field: a function of shape and layout only."""
-    n_time, n_lat, n_lon = shape
-    if layout == "tiles":
-        return min(n_time, SLAB), split_evenly(n_lat, TILE), split_evenly(n_lon, TILE)
-    cells = max(FULL_TIME_BYTES // (4 * n_time), 1)
-    side = max(int(cells**0.5), 1)
-    lat = split_evenly(n_lat, side)
-    return n_time, lat, split_evenly(n_lon, max(cells // lat, 1))
 
 
 def declare(

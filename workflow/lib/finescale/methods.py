@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from finescale import memory
 from finescale.config import Bcsd, Gard, Maca
 from finescale.errors import ConfigError
+from finescale.memory import Sizes
 
 if TYPE_CHECKING:
     from finescale.plan import Artefact, Case, Planner
 
 Inputs = dict[str, "Artefact"]
 Promise = Literal[
-    "identity",  # a perfect model comes back, as far as the method's spatial step can give it
+    "identity",  # a perfect model on the fine grid comes back
     "change",  # the change of a biased model's mean is kept
     "area_means",  # means over a coarse cell are the adjusted coarse value
     "variability",  # the day-to-day variance of the reference
@@ -40,9 +42,8 @@ class Entry:
         What the conformance kit holds it to.
     parameters
         (planner, case) -> parameters of the stage, by default those of its section.
-    tile_bytes
-        Bytes a thread holds for each fine cell of a tile and each day (of the product, of the
-        training).
+    memory
+        (case, sizes) -> bytes of a job.
     """
 
     inputs: Callable[[Planner, Case], Inputs]
@@ -51,7 +52,7 @@ class Entry:
     parameters: Callable[[Planner, Case], dict[str, Any]] = lambda planner, case: (
         case.settings.model_dump()
     )
-    tile_bytes: tuple[int, int] = (0, 0)
+    memory: Callable[[Case, Sizes], float] = lambda case, sizes: memory.interpolate(sizes)
 
 
 def _interpolate(planner: Planner, case: Case) -> Inputs:
@@ -136,7 +137,9 @@ def _gard(planner: Planner, case: Case) -> Inputs:
             inputs[f"apply_{variable}"] = planner.adjust(case, variable)
         else:
             _require(variable, case.run.variables, case)
-            inputs[f"train_{variable}"] = planner.simulation(case, case.trained.experiment, variable)
+            inputs[f"train_{variable}"] = planner.simulation(
+                case, case.trained.experiment, variable
+            )
             inputs[f"apply_{variable}"] = planner.simulation(case, case.experiment, variable)
     return inputs
 
@@ -146,6 +149,14 @@ def _gard_parameters(planner: Planner, case: Case) -> dict[str, Any]:
     predictors = list(case.settings.predictors or (case.treated,))
     own = case.settings.model_dump(exclude={"train_on"})
     return own | {"predictors": predictors, "train": list(case.train)}
+
+
+def _gard_memory(case: Case, sizes: Sizes) -> float:
+    assert isinstance(case.settings, Gard)
+    n_predictors = len(case.settings.predictors) or 1
+    return memory.gard(
+        sizes, n_predictors=n_predictors, is_analog=case.settings.mode != "regression"
+    )
 
 
 def _require(variable: str, known: Mapping[str, Any], case: Case) -> None:
@@ -158,13 +169,18 @@ def _require(variable: str, known: Mapping[str, Any], case: Case) -> None:
 
 
 METHODS: dict[str, Entry] = {
-    "bcsd": Entry(_bcsd, promises=frozenset({"identity"}), parameters=_bcsd_parameters),
+    "bcsd": Entry(
+        _bcsd,
+        promises=frozenset({"identity"}),
+        parameters=_bcsd_parameters,
+        memory=lambda case, sizes: memory.bcsd(sizes, is_solved=_preserves_means(case)),
+    ),
     "qplad": Entry(
         _qplad,
         adjust={"method": "qdm", "trend_years": 0, "dry_threshold": 1.0, "dry_floor": 0.5},
-        promises=frozenset({"change", "area_means", "variability"}),
+        promises=frozenset({"identity", "change", "area_means", "variability"}),
         parameters=_qplad_parameters,
-        tile_bytes=(0, 12),
+        memory=lambda case, sizes: memory.qplad(sizes),
     ),
     "maca": Entry(
         _maca,
@@ -172,10 +188,11 @@ METHODS: dict[str, Entry] = {
             "method": "edcdfm", "half_window": 22, "trend_years": 0, "epoch_years": 31,
             "max_ratio": 5.0,
         },
-        promises=frozenset({"change", "variability"}),
+        promises=frozenset({"identity", "change", "variability"}),
         parameters=_maca_parameters,
+        memory=lambda case, sizes: memory.maca(sizes),
     ),
-    "gard": Entry(_gard, parameters=_gard_parameters),
+    "gard": Entry(_gard, parameters=_gard_parameters, memory=_gard_memory),
     "interpolate": Entry(_interpolate),
 }  # fmt: skip
 """By product stage."""

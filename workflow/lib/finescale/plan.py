@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec
 
-from finescale import domains, identity
+from finescale import domains, identity, memory
 from finescale.config import Adjust, Climatology, Config, Maca, Products, Section, Simulation
 from finescale.errors import ConfigError
 from finescale.methods import METHODS
@@ -20,10 +20,6 @@ from finescale.variables import VARIABLES
 
 HISTORICAL = "historical"
 SENTINEL = ".zmetadata"
-BASE_MB = 700
-"""Memory of a job before it holds any data [MB]: Python, its libraries, the decoder's buffers."""
-READ_MB = 400
-"""Working space of a stage that streams regions of a fine store, per thread [MB]."""
 MOST_THREADS = 4
 VALUES_PER_THREAD = 100_000_000
 """Fine values that are worth a thread: below it, jobs side by side beat threads in a job."""
@@ -43,7 +39,7 @@ class Artefact:
     parameters: dict[str, Any]
     inputs: dict[str, Artefact] = field(default_factory=dict)
     threads: int = 1
-    mem_mb: int = BASE_MB
+    mem_mb: int = memory.BASE_MB
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -140,6 +136,7 @@ class Case:
 
     @property
     def experiment(self) -> str:
+        """Return the experiment that is downscaled."""
         return self.facets["experiment_id"]
 
     @property
@@ -160,6 +157,7 @@ class Case:
         return replace(self, facets=self.of(hist))
 
     def of(self, experiment: str) -> dict[str, str]:
+        """Return the facets of another experiment of the same run."""
         return {**self.facets, "experiment_id": experiment}
 
     @cached_property
@@ -256,6 +254,7 @@ class Planner:
     # ---- sources, periods, grids
 
     def entry(self, key: str) -> dict[str, Any]:
+        """Return an entry of the inputs lock."""
         try:
             return self.lock["sources"][key]
         except KeyError as error:
@@ -264,6 +263,7 @@ class Planner:
             ) from error
 
     def reference_period(self, reference: str, variable: str) -> tuple[str, str]:
+        """Return first and last day of a reference."""
         entry = self.entry(reference_key(reference, variable))
         wanted = self.config.references[reference].period
         return _covered(wanted, entry, where=f"references.{reference}.period")
@@ -271,12 +271,14 @@ class Planner:
     def simulation_period(
         self, run: Simulation, facets: dict[str, str], variable: str
     ) -> tuple[str, str]:
+        """Return first and last day of an experiment."""
         experiment = facets["experiment_id"]
         entry = self.entry(simulation_key(facets, variable))
         where = f"simulations {facets['source_id']}: period.{experiment}"
         return _covered(run.period.get(experiment), entry, where=where)
 
     def fine_grid(self, case: Case) -> tuple[domains.Selection, domains.GridLists]:
+        """Return which cells of the reference the domain has, and their grid."""
         name = self.entry(reference_key(case.reference, case.variable))["grid"]
         key = f"{name}/{case.domain}"
         if key not in self._grids:
@@ -289,6 +291,7 @@ class Planner:
         return self._grids[key]
 
     def coarse_grid(self, case: Case) -> tuple[domains.Selection, domains.GridLists]:
+        """Return which cells of the model lie around the domain, and their grid."""
         source = simulation_key(case.facets, case.variable)
         name = self.entry(source)["grid"]
         _, fine = self.fine_grid(case)
@@ -302,10 +305,12 @@ class Planner:
     # ---- artefacts
 
     def keep(self, artefact: Artefact) -> Artefact:
+        """Return the artefact, or the one that is the same and was planned before."""
         return self.artefacts.setdefault((artefact.stage, artefact.name), artefact)
 
     @_once
     def reference(self, case: Case, variable: str | None = None) -> Artefact:
+        """Return the standardised reference."""
         variable = variable or case.variable
         source = "tasmax" if variable == "dtr" else variable
         period = self.reference_period(case.reference, source)
@@ -317,7 +322,8 @@ class Planner:
         }
         if variable == "dtr":
             parents = {v: self.reference(case, v) for v in ("tasmax", "tasmin")}
-            return self.keep(Artefact("reference", facets, {}, parents, mem_mb=BASE_MB + READ_MB))
+            mem_mb = memory.mb(memory.interpolate(self.sizes(case)))
+            return self.keep(Artefact("reference", facets, {}, parents, mem_mb=mem_mb))
         selection, _ = self.fine_grid(_with(case, variable))
         dataset = self.config.references[case.reference]
         entry = self.entry(reference_key(case.reference, variable))
@@ -325,10 +331,12 @@ class Planner:
             **self._source_parameters(entry, variable, selection, period, dataset.season),
             "attributes": _origin(dataset, entry, {"reference": case.reference}),
         }
-        return self.keep(Artefact("reference", facets, parameters, mem_mb=BASE_MB + 2 * READ_MB))
+        mem_mb = memory.mb(memory.reference(self.sizes(case)))
+        return self.keep(Artefact("reference", facets, parameters, mem_mb=mem_mb))
 
     @_once
     def simulation(self, case: Case, experiment: str, variable: str | None = None) -> Artefact:
+        """Return an experiment of the model, standardised."""
         variable = variable or case.variable
         source = "tasmax" if variable == "dtr" else variable
         run_facets = case.of(experiment)
@@ -342,20 +350,17 @@ class Planner:
             "reference": case.reference,
             "period": _label(period),
         }
+        mem_mb = memory.mb(memory.simulation(self.sizes(case)))
         if variable == "dtr":
             parents = {v: self.simulation(case, experiment, v) for v in ("tasmax", "tasmin")}
-            return self.keep(
-                Artefact("simulation", facets, {}, parents, mem_mb=self._coarse_mb(case, 4))
-            )
+            return self.keep(Artefact("simulation", facets, {}, parents, mem_mb=mem_mb))
         selection, _ = self.coarse_grid(_with(case, variable))
         entry = self.entry(simulation_key(run_facets, variable))
         parameters = {
             **self._source_parameters(entry, variable, selection, period, case.run.season),
             "attributes": _origin(case.run, entry, run_facets),
         }
-        return self.keep(
-            Artefact("simulation", facets, parameters, mem_mb=self._coarse_mb(case, 6))
-        )
+        return self.keep(Artefact("simulation", facets, parameters, mem_mb=mem_mb))
 
     def _source_parameters(
         self,
@@ -391,12 +396,13 @@ class Planner:
             parameters = {
                 "src": src, "dst": dst, "method": method, "engine": self.config.weights.engine
             }  # fmt: skip
-            mem_mb = BASE_MB + 200 * len(fine["lat"]) * len(fine["lon"]) // 1_000_000
+            mem_mb = memory.mb(memory.weights(self.sizes(case)))
             self._weights[key] = self.keep(Artefact("weights", facets, parameters, mem_mb=mem_mb))
         return self._weights[key]
 
     @_once
     def coarsen(self, case: Case, variable: str) -> Artefact:
+        """Return the reference on the model's grid."""
         reference = self.reference(case, variable)
         _, coarse = self.coarse_grid(case)
         facets = {
@@ -410,10 +416,12 @@ class Planner:
             "grid": coarse, "min_valid_fraction": self.config.coarsen.min_valid_fraction
         }  # fmt: skip
         inputs = {"reference": reference, "weights": self.weights(case, "conservative")}
-        return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=BASE_MB + READ_MB))
+        mem_mb = memory.mb(memory.coarsen(self.sizes(case)))
+        return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=mem_mb))
 
     @_once
     def climatology(self, case: Case, variable: str, *, fine: bool) -> Artefact:
+        """Return the climatology of the reference, on its own or on the model's grid."""
         self._check_training(
             case,
             f"reference {case.reference} {case.variable}",
@@ -429,16 +437,17 @@ class Planner:
             "train": _label(case.train),
         }
         parameters = {"train": list(case.train), **case.climatology.model_dump()}
-        threads = self._threads(case) if fine else 1
+        sizes = self.sizes(case) if fine else replace(self.sizes(case), n_threads=1)
         return self.keep(
             Artefact(
                 "climatology", facets, parameters, {"series": series},
-                threads=threads, mem_mb=BASE_MB + threads * 120,
+                threads=sizes.n_threads, mem_mb=memory.mb(memory.climatology(sizes)),
             )
         )  # fmt: skip
 
     @_once
     def adjust(self, case: Case, variable: str, *, ranks: bool = False) -> Artefact:
+        """Return the adjusted model, with its ranks if a method needs them."""
         experiment = case.experiment
         hist, scen, target = self._axis(case)
         self._check_training(
@@ -462,14 +471,16 @@ class Planner:
         }
         if scen is not None:
             inputs["scen"] = self.simulation(case, scen, variable)
-        threads = self._threads(case)
+        sizes = self.sizes(case)
         parameters = {
             "target": target, "train": list(case.train), "ranks": ranks, **case.adjust.model_dump()
         }  # fmt: skip
         return self.keep(
             Artefact(
-                "adjust", facets, parameters, inputs,
-                threads=threads, mem_mb=self._coarse_mb(case, 40),
+                "adjust", facets, parameters, inputs, threads=sizes.n_threads,
+                mem_mb=memory.mb(
+                    memory.adjust(sizes, is_wide=ranks or case.adjust.epoch_years > 0)
+                ),
             )
         )  # fmt: skip
 
@@ -492,6 +503,7 @@ class Planner:
 
     @_once
     def product(self, case: Case) -> Artefact:
+        """Return the daily product."""
         parameters: dict[str, Any] = {
             "variable_id": case.variable,
             "calendar": case.block.calendar,
@@ -502,11 +514,11 @@ class Planner:
         inputs = method.inputs(self, case)
         if case.is_paired and "simulation" not in inputs:
             inputs["tasmax"] = self.product(_with(case, "tasmax"))
-        threads = self._threads(case)
+        sizes = self.sizes(case)
         return self.keep(
             Artefact(
                 case.stage, self._product_facets(case), parameters, inputs,
-                threads=threads, mem_mb=self._coarse_mb(case, 12) + threads * 60,
+                threads=sizes.n_threads, mem_mb=memory.mb(method.memory(case, sizes)),
             )
         )  # fmt: skip
 
@@ -525,11 +537,8 @@ class Planner:
         for variable in variables:
             inputs[f"ref_{variable}"] = self.coarsen(case, variable)
             inputs[f"adjusted_{variable}"] = self.adjust(case, variable)
-        return self.keep(
-            Artefact(
-                "analogs", facets, parameters, inputs, mem_mb=self._coarse_mb(case, 24),
-            )
-        )  # fmt: skip
+        needed = memory.analogs(self.sizes(case), n_variables=len(variables))
+        return self.keep(Artefact("analogs", facets, parameters, inputs, mem_mb=memory.mb(needed)))
 
     def _product_facets(self, case: Case) -> dict[str, str]:
         period = self.simulation_period(case.run, case.facets, case.variable)
@@ -568,16 +577,20 @@ class Planner:
         }
 
     def aggregate(self, product: Artefact, case: Case, frequency: str) -> Artefact:
+        """Return the means of a product over months or years."""
         facets = {**product.facets, "frequency": frequency}
         attributes = {k: v for k, v in product.parameters["attributes"].items() if k != "frequency"}
+        sizes = self.sizes(case)
+        n_groups = sizes.n_days // {"mon": 28, "yr": 360}[frequency] + 1
         return self.keep(
             Artefact(
                 "aggregate", facets, {"frequency": frequency, "attributes": attributes},
-                {"product": product}, mem_mb=BASE_MB + 300,
+                {"product": product}, mem_mb=memory.mb(memory.aggregate(sizes, n_groups=n_groups)),
             )
         )  # fmt: skip
 
     def evaluate(self, product: Artefact, case: Case) -> None:
+        """Add the evaluation of a product."""
         settings = self.config.evaluate
         inputs = {
             "product": product,
@@ -597,11 +610,11 @@ class Planner:
             "period": self._score_period(case),
             "product_period": list(self.simulation_period(case.run, case.facets, case.variable)),
         }
-        threads = self._threads(case)
+        sizes = self.sizes(case)
         evaluation = self.keep(
             Artefact(
                 "evaluate", dict(product.facets), parameters, inputs,
-                threads=threads, mem_mb=self._coarse_mb(case, 12) + threads * 600,
+                threads=sizes.n_threads, mem_mb=memory.mb(memory.evaluate(sizes)),
             )
         )  # fmt: skip
         self.evaluations[evaluation.path] = evaluation
@@ -618,22 +631,21 @@ class Planner:
             )
         return list(period)
 
-    def _threads(self, case: Case) -> int:
-        """Return how many threads the fine values of a case are worth."""
-        _, fine = self.fine_grid(case)
-        days = int(self.entry(simulation_key(case.facets, case.variable))["n_days"])
-        values = len(fine["lat"]) * len(fine["lon"]) * days
-        return max(1, min(MOST_THREADS, values // VALUES_PER_THREAD))
-
-    def _coarse_mb(self, case: Case, bytes_per_value: int) -> int:
-        """Return memory for the whole coarse series of a case at so many bytes a value [MB]."""
-        _, coarse = self.coarse_grid(case)
-        cells = len(coarse["lat"]) * len(coarse["lon"])
-        days = sum(
-            int(self.entry(simulation_key(case.of(e), case.variable))["n_days"])
-            for e in case.run.experiment_id[:2]
+    def sizes(self, case: Case) -> memory.Sizes:
+        """Return what memory follows from: days, cells, and the threads that they are worth."""
+        (_, fine), (_, coarse) = self.fine_grid(case), self.coarse_grid(case)
+        shape, around = ((len(grid["lat"]), len(grid["lon"])) for grid in (fine, coarse))
+        hist, scen, target = self._axis(case)
+        other = {"hist": scen, "scen": hist}[target]
+        n_days, n_past = (
+            0 if e is None else int(self.entry(simulation_key(case.of(e), case.variable))["n_days"])
+            for e in (case.experiment, other)
         )
-        return BASE_MB + -(-cells * days * bytes_per_value // 1_000_000)
+        n_ref = int(self.entry(reference_key(case.reference, case.variable))["n_days"])
+        n_train = min(n_ref, round(366 * (int(case.train[1][:4]) - int(case.train[0][:4]) + 1)))
+        worth = shape[0] * shape[1] * n_days // VALUES_PER_THREAD
+        threads = max(1, min(MOST_THREADS, worth))
+        return memory.Sizes(n_days, n_past, n_ref, n_train, shape, around, threads)
 
 
 TOGETHER = ("tasmax", "tasmin"), ("uas", "vas")

@@ -91,9 +91,7 @@ def run(
     high = {"pr": pr_ceiling * MM_PER_DAY, "dtr": dtr_ceiling}.get(treated, high)
     dry = wet_day * MM_PER_DAY if treated == "pr" else VARIABLES[treated].trace
     valid = (adjusted.read("valid") == 1) & fields.complete(coarse, treated)
-    interpolation = Interpolation.between(
-        weights, coarse=daily.grid, fine=fine.grid, valid=valid
-    )
+    interpolation = Interpolation.between(weights, coarse=daily.grid, fine=fine.grid, valid=valid)
 
     def finish(
         tile: Tile, count: NDArray[np.int32]
@@ -149,8 +147,8 @@ def departures(
 ) -> NDArray[np.float32]:
     """Return `fine` less its coarse cell, or over it, (training day, fine cell).
 
-    0 or 1 where a fine value is missing, or a coarse value of a ratio is below `dry`: such a day has
-    no pattern.
+    0 or 1 where a fine value is missing, or a coarse value of a ratio is below `dry`: such a day
+    has no pattern.
 
     Parameters
     ----------

@@ -26,6 +26,7 @@ from finescale import blocks
 from finescale.blocks import Tile, slabs
 from finescale.errors import ConfigError, StoreError
 from finescale.job import Job
+from finescale.memory import BASE_MB
 from finescale.storage import Objects, reported
 from finescale.store import Region, Writer
 
@@ -33,8 +34,6 @@ REREADS = 1.8
 """Reads of a chunk of the source that cost as much as one by way of scratch, measured."""
 BLOCK_BYTES = 200_000_000
 """Largest block that goes into scratch: a larger one is no faster."""
-BASE_MB = 700
-"""What a job takes beside its blocks [MB], as the plan counts it."""
 ITEM = 4
 """Bytes of a value."""
 

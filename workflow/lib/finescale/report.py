@@ -75,6 +75,8 @@ def _score_rows(opened: Store) -> list[dict[str, Any]]:
             names = [str(n) for n in opened.read("score_name")]
             table = opened.read(score).astype(np.float64).reshape(len(names), -1)
             row |= scores.area_scores(dict(zip(names, table, strict=True)), area)
+            moments = opened.read(f"pattern{suffix}").sum(axis=(2, 3))
+            row[scores.PATTERN.name] = scores.pattern_correlation(moments)
         if "change" in opened:
             monthly = opened.read(f"change{suffix}").astype(np.float64).reshape(12, -1)
             row["change"] = float(scores.area_mean(scores.area_mean(monthly, area), np.ones(12)))
@@ -292,12 +294,12 @@ def _tables(rows: list[dict[str, Any]], needed: str) -> list[str]:
     """Return a table for each variable, in units people read, without what all rows share."""
     parts = []
     told = [f for f in FACETS[1:] if f == "method" or len({row[f] for row in rows}) > 1]
-    values = ["change"] if needed == "change" else list(scores.CELL_SCORES)
+    values = ["change"] if needed == "change" else list(scores.SCORES)
     for variable_id in dict.fromkeys(row["variable_id"] for row in rows):
         units, factor = ("mm day-1", 86400.0) if variable_id == "pr" else ("K", 1.0)
         shown = [
             {
-                k: v * factor if k in scores.CELL_SCORES and _has_units(k) else v
+                k: v * factor if k in scores.SCORES and _has_units(k) else v
                 for k, v in row.items()
                 if v != "" and (k in told or k in values)
             }
@@ -307,13 +309,13 @@ def _tables(rows: list[dict[str, Any]], needed: str) -> list[str]:
         title = f"{variable_id}: {VARIABLES[variable_id].long_name} [{units}]"
         if needed == "change" and VARIABLES[variable_id].kind == "*":
             title = f"{variable_id}: {VARIABLES[variable_id].long_name} [1, relative]"
-        table = figures.score_table_html(shown)
+        table = figures.score_table_html(shown, scores=scores.SCORES)
         parts.append(f'<h3>{html.escape(title)}</h3><div class="wide">{table}</div>')
     return parts
 
 
 def _has_units(score: str) -> bool:
-    return scores.CELL_SCORES[score].units == "same"
+    return scores.SCORES[score].units == "same"
 
 
 PAGE = """<!doctype html>

@@ -80,7 +80,9 @@ def _box(config: Config, lock: Lock, name: str, size: Try) -> Domain:
     blocks = [block for block in config.products if name in block.domain]
     if not blocks:
         return domain
-    grid = lock["grids"][_grid_of(lock, reference_key(blocks[0].reference, blocks[0].variable_id[0]))]
+    grid = lock["grids"][
+        _grid_of(lock, reference_key(blocks[0].reference, blocks[0].variable_id[0]))
+    ]
     selection = domains.select_box(grid, domain.lat, domain.lon, where=f"domains.{name}")
     fine = domains.crop(grid, selection)
     steps = _steps(config, lock, blocks)

@@ -88,10 +88,33 @@ CELL_SCORES: Mapping[str, Score] = MappingProxyType(
                 kinds="*",
                 variables=("pr",),
             ),
+            Score(
+                "wet_spell_ratio",
+                "1",
+                "mean length of wet spells, product over reference",
+                1.0,
+                kinds="*",
+                variables=("pr",),
+            ),
+            Score(
+                "dry_spell_ratio",
+                "1",
+                "mean length of dry spells, product over reference",
+                1.0,
+                kinds="*",
+                variables=("pr",),
+            ),
             Score("n_days", "1", "days with both a product and a reference value", None),
         )
     }
 )
+PATTERN = Score(
+    "pattern_correlation", "1", "correlation over cells, mean of days", 1.0, needs_pairs=True
+)
+SCORES: Mapping[str, Score] = MappingProxyType({**CELL_SCORES, PATTERN.name: PATTERN})
+"""Those of cells and that of whole fields."""
+MOMENTS = ("area", "product", "reference", "product^2", "reference^2", "product x reference")
+"""Sums over cells, weighted by area, that a pattern correlation is made of."""
 
 _STATISTICS = (
     "n_days",
@@ -108,6 +131,10 @@ _STATISTICS = (
     "reference_p99",
     "wet_days",
     "reference_wet_days",
+    "wet_spells",
+    "reference_wet_spells",
+    "dry_spells",
+    "reference_dry_spells",
 )
 _N_STATISTICS = len(_STATISTICS)
 
@@ -158,7 +185,9 @@ def _extremes(values: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _statistics(product: Any, reference: Any, group: Any, n_groups: int, wet: float) -> Any:
+def _statistics(
+    product: Any, reference: Any, group: Any, n_groups: int, follows: Any, wet: float
+) -> Any:
     """Return the `_STATISTICS` of each cell over the days on which both series have a value."""
     n_time, n_cell = product.shape
     out = np.full((n_cell, _N_STATISTICS), np.nan)
@@ -167,7 +196,9 @@ def _statistics(product: Any, reference: Any, group: Any, n_groups: int, wet: fl
     month_n = np.empty(n_groups)
     for cell in range(n_cell):
         month_x[:], month_y[:], month_n[:] = 0.0, 0.0, 0.0
-        n, wet_x, wet_y, square = 0, 0, 0, 0.0
+        n, square, last = 0, 0.0, -2
+        wet_x, wet_y, was_x, was_y = 0, 0, 0, 0
+        wets_x, wets_y, dries_x, dries_y = 0, 0, 0, 0
         for time in range(n_time):
             # numba's float() would leave a float32 as it is
             a, b = np.float64(product[time, cell]), np.float64(reference[time, cell])
@@ -176,8 +207,17 @@ def _statistics(product: Any, reference: Any, group: Any, n_groups: int, wet: fl
             x[n], y[n] = a, b
             n += 1
             square += (a - b) * (a - b)
-            wet_x += int(a >= wet)
-            wet_y += int(b >= wet)
+            is_x, is_y = int(a >= wet), int(b >= wet)
+            begins = last != time - 1 or not follows[time]
+            if begins or is_x != was_x:
+                wets_x += is_x
+                dries_x += 1 - is_x
+            if begins or is_y != was_y:
+                wets_y += is_y
+                dries_y += 1 - is_y
+            last, was_x, was_y = time, is_x, is_y
+            wet_x += is_x
+            wet_y += is_y
             month_x[group[time]] += a
             month_y[group[time]] += b
             month_n[group[time]] += 1.0
@@ -193,6 +233,8 @@ def _statistics(product: Any, reference: Any, group: Any, n_groups: int, wet: fl
         out[cell, 8], out[cell, 10] = _extremes(x[:n])
         out[cell, 9], out[cell, 11] = _extremes(y[:n])
         out[cell, 12], out[cell, 13] = wet_x, wet_y
+        out[cell, 14], out[cell, 15] = wets_x, wets_y
+        out[cell, 16], out[cell, 17] = dries_x, dries_y
     return out
 
 
@@ -209,6 +251,7 @@ def cell_scores(
     *,
     months: NDArray[np.integer],
     season_year: NDArray[np.integer],
+    follows: NDArray[np.bool_],
     kind: Kind,
     variable_id: str,
     wet_threshold: float = WET_DAY,
@@ -226,6 +269,9 @@ def cell_scores(
     months, season_year : (time,)
         Calendar month and year of each day; a (year, month) pair makes one monthly mean, over
         the days both series have.
+    follows : (time,)
+        Whether the row before is the day before: a spell ends where it is not, and where either
+        series lacks a day.
     kind, variable_id
         Choose the scores (`Score.applies`).
     wet_threshold
@@ -246,10 +292,10 @@ def cell_scores(
             f"scores: product and reference must be (time, cell) on the same days, found shapes "
             f"{product.shape} and {reference.shape}; align them by date first"
         )
-    if not len(months) == len(season_year) == len(product):
+    if not len(months) == len(season_year) == len(follows) == len(product):
         raise ContractError(
-            f"scores: months and season_year need one entry for each of {len(product)} days, "
-            f"found {len(months)} and {len(season_year)}"
+            "scores: months, season_year and follows need one entry for each of "
+            f"{len(product)} days, found {len(months)}, {len(season_year)} and {len(follows)}"
         )
     month_of_axis = np.asarray(season_year, np.int64) * 12 + np.asarray(months, np.int64)
     kept, group = np.unique(month_of_axis, return_inverse=True)
@@ -257,10 +303,17 @@ def cell_scores(
     # millionth, rounding would decide which of those days are wet.
     wet = wet_threshold * (1.0 - 1e-6)
     table = _statistics(
-        np.ascontiguousarray(product), np.ascontiguousarray(reference), group, kept.size, wet
-    )
+        np.ascontiguousarray(product), np.ascontiguousarray(reference), group, kept.size,
+        np.asarray(follows), wet,
+    )  # fmt: skip
     of = dict(zip(_STATISTICS, table.T, strict=True))
     bias = of["mean"] - of["reference_mean"]
+
+    def mean_length(whose: str, sort: str) -> NDArray[np.float64]:
+        wet_days = of[f"{whose}wet_days"]
+        days = wet_days if sort == "wet" else of["n_days"] - wet_days
+        return _ratio(days, of[f"{whose}{sort}_spells"])
+
     scores = {
         "mean": of["mean"],
         "reference_mean": of["reference_mean"],
@@ -273,6 +326,10 @@ def cell_scores(
         "p1_bias": of["p1"] - of["reference_p1"],
         "p99_bias": of["p99"] - of["reference_p99"],
         "wet_day_ratio": _ratio(of["wet_days"], of["reference_wet_days"]),
+        **{
+            f"{sort}_spell_ratio": _ratio(mean_length("", sort), mean_length("reference_", sort))
+            for sort in ("wet", "dry")
+        },
         "n_days": of["n_days"],
     }
     return {
@@ -302,6 +359,84 @@ def monthly_means(values: NDArray[np.floating], months: NDArray[np.integer]) -> 
     count = np.zeros((12, values.shape[1]), np.int64)
     _month_sums(np.ascontiguousarray(values), np.asarray(months, np.int64), sums, count)
     return _ratio(sums, count)
+
+
+@njit(nogil=True, cache=True)
+def _departure(value: float, base: float) -> float:
+    """Return `value - base`, 0 where it is the rounding of a mean; float32 data depart by more."""
+    departure = value - base
+    return 0.0 if abs(departure) < 1e-10 * abs(base) else departure
+
+
+@njit(nogil=True, cache=True)
+def _pattern_moments(x: Any, y: Any, base_x: Any, base_y: Any, months: Any, area: Any) -> Any:
+    """Return the moments of departures from (12, cell) bases, over the cells with both."""
+    out = np.zeros((6, x.shape[0]))
+    for time in range(x.shape[0]):
+        month = months[time] - 1
+        for cell in range(x.shape[1]):
+            a, b = np.float64(x[time, cell]), np.float64(y[time, cell])
+            if np.isnan(a) or np.isnan(b):
+                continue
+            a, b = _departure(a, base_x[month, cell]), _departure(b, base_y[month, cell])
+            weight = area[cell]
+            out[0, time] += weight
+            out[1, time] += weight * a
+            out[2, time] += weight * b
+            out[3, time] += weight * a * a
+            out[4, time] += weight * b * b
+            out[5, time] += weight * a * b
+    return out
+
+
+def pattern_moments(
+    product: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    *,
+    months: NDArray[np.integer],
+    area: NDArray[np.float64],
+    kind: Kind,
+) -> NDArray[np.float64]:
+    """Return the `MOMENTS` of each day over the cells where both have a value, (moment, time).
+
+    Those of tiles add up to those of the field. For `kind "+"` they are of departures from each
+    series' own mean of the calendar month, so that neither relief nor season count; for `"*"` of
+    the values, since all dry days depart from their mean by the same pattern.
+
+    Parameters
+    ----------
+    product, reference : (time, cell)
+        Daily values on the same days [units of the variable].
+    months : (time,)
+        Calendar month of each day.
+    area : (cell,)
+        Weights.
+    """
+    missing = np.isnan(product) | np.isnan(reference)
+    x, y = (np.where(missing, np.float32(np.nan), values) for values in (product, reference))
+    base_x, base_y = (
+        monthly_means(v, months) if kind == "+" else np.zeros((12, len(area))) for v in (x, y)
+    )
+    return np.asarray(_pattern_moments(x, y, base_x, base_y, np.asarray(months, np.int64), area))
+
+
+def pattern_correlation(moments: NDArray[np.float64]) -> float:
+    """Return the correlation over cells of product and reference, mean over days.
+
+    `moments` are those of the field, (moment, time). Days on which the reference is the same
+    everywhere, such as days without rain, do not count; where only the product is, it is 0.
+
+    References
+    ----------
+    The centred pattern correlation of Taylor (2001), doi:10.1029/2000JD900719, of each day.
+    """
+    x, y, xx, yy, xy = (_ratio(moment, moments[0]) for moment in moments[1:])
+    # A uniform field keeps a spread by rounding, which must not pass for a pattern.
+    spread = [np.where(s - m * m > 1e-12 * s, s - m * m, 0.0) for m, s in ((x, xx), (y, yy))]
+    size = np.sqrt(spread[0] * spread[1])
+    each = np.where(size > 0.0, _ratio(xy - x * y, size), 0.0)
+    counted = spread[1] > 0.0
+    return float(each[counted].mean()) if counted.any() else np.nan
 
 
 def change_signal(

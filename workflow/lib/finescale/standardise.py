@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from finescale import domains, fields, rechunk
+from finescale import chunking, domains, fields, rechunk
 from finescale.blocks import Tile, slabs, tiles
 from finescale.calendars import Days, check_daily
 from finescale.errors import SourceError
@@ -20,8 +20,6 @@ from finescale.variables import MM_PER_DAY
 NEGATIVE_PR = -0.1 * MM_PER_DAY
 """[kg m-2 s-1] Round-off of spectral models and of reanalyses' accumulations reaches below 0."""
 NEGATIVE_PR_REPAIR = "pr from -0.1 mm/day up to 0 set to 0 (round-off of the source)"
-BLOCK_VALUES, MOST_VALUES = 12_500_000, 100_000_000
-"""Of a block of a fine store: as many where there is a choice, and in any case."""
 STEP_VALUES = 2_000_000
 """Decoded at a time, in float64."""
 
@@ -35,7 +33,7 @@ def run(
     period: tuple[str, str],
     season: str | None,
     attributes: Mapping[str, Any],
-    layout: fields.Layout,
+    layout: chunking.Layout,
 ) -> None:
     """Write one variable of one dataset, standardised.
 
@@ -92,8 +90,8 @@ def run(
             found[part] = read(shifted, lat, columns)
         return found
 
-    shape, chunks = arrays[variable_id].shape, arrays[variable_id].chunks
-    tasks = bands(shape, chunks) if layout == "tiles" else tiles(shape, chunks)
+    shape = (len(days), *grid.shape)
+    tasks = bands(shape) if layout == "tiles" else tiles(shape, arrays[variable_id].chunks)
     with work.closing:
         get = rechunk.once(work, writer, tasks, block, source=opened.chunks)
 
@@ -104,18 +102,13 @@ def run(
         work.fill(writer, compute, tasks)
 
 
-def bands(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[Tile]:
-    """Return blocks of whole chunks of an array that is read from maps: all columns.
-
-    All rows, and as many days as make a block, where one chunk's days of a whole map fit; else
-    one row of chunks, and a source in whole maps goes through scratch.
-    """
-    n_lat, n_lon = shape[-2:]
-    rows = n_lat if n_lat * n_lon * chunks[0] <= MOST_VALUES else chunks[-2]
-    days = max(BLOCK_VALUES // (n_lon * rows) // chunks[0], 1) * chunks[0]
+def bands(shape: chunking.Shape) -> list[Tile]:
+    """Return the blocks of a tiled field that is read from maps (`chunking.band`)."""
+    n_time, n_lat, n_lon = shape
+    days, rows = chunking.band(shape)
     return [
         Tile(lat, slice(0, n_lon), time)
-        for time in slabs(shape[0], days)
+        for time in slabs(n_time, days)
         for lat in slabs(n_lat, rows)
     ]
 
@@ -155,7 +148,7 @@ def derive_dtr(
     *,
     tasmax: fields.Field,
     tasmin: fields.Field,
-    layout: fields.Layout,
+    layout: chunking.Layout,
     inverted: Literal["missing", "floor"],
 ) -> None:
     """Write the diurnal range tasmax - tasmin.

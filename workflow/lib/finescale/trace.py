@@ -16,14 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
-from finescale import adjust, calendars, climatology, quantiles, regrid, seasonal, store, trends
+from finescale import (
+    adjust,
+    calendars,
+    climatology,
+    qplad,
+    quantiles,
+    regrid,
+    seasonal,
+    store,
+    trends,
+)
 from finescale import weights as weights_stage
-from finescale.adjust import QuantileMapping, Series
+from finescale.adjust import Adjusted, QuantileMapping, Series
 from finescale.blocks import slabs
 from finescale.calendars import N_SLOTS, Days
 from finescale.disaggregate import Interpolation, area_means
 from finescale.errors import ConfigError, FinescaleError, StoreError
-from finescale.fields import Field
+from finescale.fields import Field, complete
 from finescale.grids import wrap_longitude
 from finescale.jitter import jitter_dry, uniform
 from finescale.job import Job
@@ -411,6 +421,86 @@ def _disaggregated(
     return mean.apply(points[mean.lat, mean.lon]), _heaviest(weights[taken], *taken)
 
 
+def _qplad(at: _At) -> _Told:
+    p, (_, row, col) = at.parameters, at.index
+    adjusted, coarse, fine = (at.input(role) for role in ("adjusted", "coarse", "reference"))
+    valid = (adjusted.store.read("valid") == 1) & complete(coarse.store, coarse.variable_id)
+    mean = _Mean.at(
+        at,
+        Interpolation.between(
+            at.store("weights"), coarse=adjusted.grid, fine=fine.grid, valid=valid
+        ).matrix,
+    )
+    ((_, row_c, col_c),) = mean.cells()
+    day, days = _day(at, adjusted.days), slice(*within(coarse.days, p["train"], where="coarse"))
+    (chosen,) = qplad.choose(
+        coarse.series(days, mean.lat, mean.lon).T,
+        adjusted.store.read("rank", (day, mean.lat, mean.lon)).reshape(1, 1),
+        coarse.days[days],
+        adjusted.days[day],
+        half_window=p["half_window"],
+        positions=p["positions"],
+    )[0].tolist()
+    first = within(fine.days, p["train"], where="reference")[0]
+    parts: tuple[Step, ...] = (
+        at.follow("adjusted", adjusted, (day.start, row_c, col_c)),
+        at.list("reference", fine, (first + chosen, row, col)),
+        at.list("coarse", coarse, (days.start + chosen, row_c, col_c)),
+    )
+    a, b, c = (np.float32(part.value) for part in parts)
+    variable, pr = VARIABLES[adjusted.variable_id], adjusted.variable_id == "pr"
+    is_ratio, dry = variable.kind == "*", p["wet_day"] * MM_PER_DAY if pr else variable.trace
+    pattern = qplad.departures(
+        np.array([[b]]), np.array([[c]]), np.array([0]), is_ratio=is_ratio, dry=dry
+    )[0, 0]
+    value = a * pattern if is_ratio else a + pattern
+    formula = "adjusted * reference / coarse" if is_ratio else "adjusted + reference - coarse"
+    signs = ("*", "/") if is_ratio else ("+", "-")
+    numbers = f"{_n(float(a))} {signs[0]} {_n(float(b))} {signs[1]} {_n(float(c))}"
+    if is_ratio and c < dry:
+        formula, numbers = "adjusted, since the day is dry", _n(float(a))
+    if pr and value < dry:
+        formula, value = f"{formula}, below {dry:.6g}: 0", np.float32(0)
+    if "tasmax" in at.recipe["inputs"]:
+        upper = at.list("tasmax", at.input("tasmax"), at.index)
+        parts, formula = (parts[0], upper, *parts[1:]), f"tasmax - {formula}"
+        numbers, value = f"{_n(upper.value)} - {numbers}", np.float32(upper.value) - value
+    return _Told(formula, numbers, value, parts, "the training day of the nearest rank")
+
+
+def _maca(at: _At) -> _Told:
+    return _of_whole_series(
+        at, "adjusted", "EDCDFm(sum of weights * analogs + residual), with the epoch's change"
+    )
+
+
+def _gard(at: _At) -> _Told:
+    predictor = at.parameters["predictors"][0]
+    return _of_whole_series(
+        at,
+        f"apply_{predictor}",
+        f"{at.parameters['mode']} on {', '.join(at.parameters['predictors'])}",
+    )
+
+
+def _of_whole_series(at: _At, role: str, formula: str) -> _Told:
+    """Explain a value that stands on all days of its cell: it is not computed anew."""
+    coarse = at.input(role)
+    table = weights_stage.read(at.store("weights"), src=coarse.grid, dst=at.field.grid)
+    day, cells = _day(at, coarse.days), _Mean.at(at, table.csr()).cells()
+    inputs = tuple(
+        at.list(role, coarse, (day.start, row, col), weight)
+        for weight, row, col in cells
+        if not np.isnan(coarse.read(day, slice(row, row + 1), slice(col, col + 1))).any()
+    )
+    if inputs:
+        inputs = (at.follow(role, coarse, inputs[0].index, inputs[0].weight), *inputs[1:])
+    if "tasmax" in at.recipe["inputs"]:
+        formula = f"tasmax - {formula}"
+        inputs = (*inputs, at.list("tasmax", at.input("tasmax"), at.index))
+    return _Told(formula, inputs=inputs, note="of the whole series of its cell: not computed anew")
+
+
 def _weighted(
     at: _At, role: str, field: Field, time: int, cells: list[Weighted]
 ) -> tuple[tuple[Step, ...], str]:
@@ -546,11 +636,12 @@ class _Ranking:
         """Return whether a trend is taken out."""
         return VARIABLES[self.variable_id].kind == "+" and self.mapping.trend_years > 0
 
-    def adjusted(self, ref: Series, sim: Series) -> NDArray[np.floating[Any]]:
-        """Return the series that the stage makes, (time,)."""
+    def adjusted(self, ref: Series, sim: Series, period: slice, season: str | None) -> Adjusted:
+        """Return what the stage makes of the days `period`, (time, 1)."""
         return adjust.adjust_series(
-            ref, sim, self.mapping, variable_id=self.variable_id, lat=self.lat, lon=self.lon
-        ).values[:, 0]
+            ref, sim, self.mapping, period=period, variable_id=self.variable_id, lat=self.lat,
+            lon=self.lon, season=season, ranks=self.mapping.method != "qm",
+        )  # fmt: skip
 
     def ranked(self, series: Series) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64]]:
         """Return the values as they are ranked and the trend taken out of them, (time,) both."""
@@ -584,8 +675,23 @@ def _adjust(at: _At) -> _Told:
     target, reference, ranking = at.parameters["target"], at.input("ref"), _Ranking.of(at)
     parts = {role: at.input(role) for role in ("hist", "scen") if role in at.recipe["inputs"]}
     ref, sim = (_series(at, some) for some in ([reference], [*parts.values()]))
-    t = at.index[0] + (0 if target == "hist" else len(parts["hist"].days))
-    value = float(ranking.adjusted(ref, sim)[t])
+    begin = 0 if target == "hist" else len(parts["hist"].days)
+    t, period = at.index[0] + begin, slice(begin, begin + len(at.field.days))
+    made = ranking.adjusted(ref, sim, period, at.field.season.get("season"))
+    value = float(made.values[at.index[0], 0])
+    if made.rank is not None:
+        rank, simulated = (
+            float(made.rank[at.index[0], 0]),
+            at.follow(target, parts[target], at.index),
+        )
+        return _Told(
+            MAPS[ranking.mapping.method].format(x=target),
+            f"x = {_n(simulated.value)}, tau = {rank:.6g}",
+            value,
+            (simulated,),
+            "the distributions are those of the days of the year around"
+            + (", less the change of the epoch" if made.trend is not None else ""),
+        )
     x, trend = (float(series[t]) for series in ranking.ranked(sim))
     calendar, slots = sim.days.calendar, calendars.slots(sim.days)
     _, own = ranking.window(sim, slots, slots[t], calendars.n_slots(calendar))
@@ -617,6 +723,14 @@ def _adjust(at: _At) -> _Told:
         (simulated, observed),
         "; ".join(note for note, applies in notes.items() if applies),
     )
+
+
+MAPS = {
+    "dqm": "F_ref^-1(F_hist({x} - change)) + change of the mean around {x}",
+    "qdm": "F_ref^-1(tau) with the change from F_hist^-1(tau) to {x}, tau = F_{x}({x})",
+    "edcdfm": "F_ref^-1(tau) with the change from F_hist^-1(tau) to {x}, tau = F_{x}({x})",
+}
+"""What the methods of `adjust` beside QM do to a value."""
 
 
 def _series(at: _At, parts: list[Field]) -> Series:
@@ -701,6 +815,9 @@ EXPLAIN: dict[str, Callable[[_At], _Told]] = {
     "climatology": _climatology,
     "adjust": _adjust,
     "bcsd": _bcsd,
+    "qplad": _qplad,
+    "maca": _maca,
+    "gard": _gard,
     "interpolate": _interpolate,
     "aggregate": _aggregate,
 }
