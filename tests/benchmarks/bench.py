@@ -1,10 +1,10 @@
 """Measure: `./run bench [NAME ...] [--json FILE] [--quick] [--write]`.
 
-A name is one of P1..P7 (all of them by default), `store` or `verify`. Each benchmark is a script
-that prints one JSON object, {name: {"what", "ours", "unit", "peers", "ratio", "goal", "met",
-"memory", "command", "details"}}. A ratio is ours over a peer: less is better. Memory is the peak of
-ours [MB]. All of P1..P7, or --write, renew docs/benchmarks.md; --quick tries scripts at small
-sizes and writes no page.
+A name is one of P1..P7 (all of them by default), `store`, `verify`, `zarr` or `methods`. Each
+benchmark is a script that prints one JSON object, {name: {"what", "ours", "unit", "peers",
+"ratio", "goal", "met", "memory", "command", "details"}}. A ratio is ours over a peer: less is
+better. Memory is the peak of ours [MB]. All of P1..P7, or --write, renew docs/benchmarks.md;
+--quick tries scripts at small sizes and writes no page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -36,6 +36,8 @@ SCRIPTS = {
     "P7": "bench_job.py",
     "store": "bench_store.py",
     "verify": "bench_verify.py",
+    "zarr": "bench_zarr.py",
+    "methods": "bench_methods.py",
 }
 PACKAGES = ("numpy", "numba", "zarr", "snakemake")
 COLUMNS = ("name", "what", "ours", "peers", "ratio", "goal", "met", "memory")
@@ -44,20 +46,25 @@ MOST_SECONDS = 900
 QUICK = "--quick" in sys.argv
 """Whether this process is to measure small sizes, once."""
 Result = dict[str, Any]
+Name = TypeVar("Name")
 
 
-def best_of(rounds: int, functions: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+def best_of(
+    rounds: int,
+    functions: Mapping[Name, Callable[[], Any]],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Name, float]:
     """Return the shortest time of each function [s].
 
     They take turns, so that a busy moment of the machine meets all alike; one round goes before,
-    which warms files and compiled code.
+    which warms files and compiled code. `clock` may be that of the processor.
     """
-    taken: dict[str, list[float]] = {name: [] for name in functions}
+    taken: dict[Name, list[float]] = {name: [] for name in functions}
     for _ in range(rounds + 1):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = clock()
             function()
-            taken[name].append(time.perf_counter() - begin)
+            taken[name].append(clock() - begin)
     return {name: min(times[1:]) for name, times in taken.items()}
 
 

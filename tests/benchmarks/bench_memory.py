@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,10 @@ READER = ("cf_xarray", "dask.array")
 LATE = {"reference": READER, "simulation": READER, "weights": READER}
 """What a rule imports while it runs."""
 LIMIT_MB, LEAST, FLAT = 1000, 0.5, 1.1
+Axes = Mapping[str, tuple[float, float, float]]
+"""First and last edge and step of lat and lon [degree]."""
+Spans = Mapping[str, tuple[int, int]]
+"""First and last year of each experiment."""
 CONFIG: dict[str, Any] = {
     "name": "memory",
     "domains": DOMAINS,
@@ -65,9 +70,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def write_source(
-    path: str, years: tuple[int, int], axes: Mapping[str, tuple[float, float, float]], mean: float
-) -> None:
+def write_source(path: str, years: tuple[int, int], axes: Axes, mean: float) -> None:
     """Write daily temperatures [K], NaN in a corner, as a Zarr store with a few days in a chunk."""
     import numpy as np
     import zarr
@@ -99,65 +102,82 @@ def write_source(
     zarr.consolidate_metadata(path, zarr_format=2)
 
 
-def write_world() -> Any:
+def write_world(config: Mapping[str, Any], spans: Spans, fine: Axes, coarse: Axes) -> Any:
     """Write sources and lock into the working directory and return the plan."""
     from finescale import start
 
-    write_source("OBS.zarr", SPANS["historical"], FINE, 288)
-    for experiment, years in SPANS.items():
-        write_source(f"{experiment}.zarr", years, COARSE, 290)
-    run = start.read(CONFIG, Path("config.yaml"))
+    write_source("OBS.zarr", spans["historical"], fine, 288)
+    for experiment, years in spans.items():
+        write_source(f"{experiment}.zarr", years, coarse, 290)
+    run = start.read(dict(config), Path("config.yaml"))
     Path("lock.json").write_text(json.dumps(run.lock))
     return run.plan
 
 
-def alone(task: dict[str, Any]) -> float:
-    """Return the peak of this process [MB] after it ran a rule's script, or what that imports."""
+def alone(*tasks: dict[str, Any]) -> dict[str, float]:
+    """Return what the scripts of rules take, run in this process, or what one only imports."""
     from standin import run_script, standin
 
-    if "output" in task:
-        lock = {"lock": json.loads(Path("lock.json").read_text())}
-        run_script(standin(log=Path("log"), config=lock, **task))
-        return peak_mb()
+    for task in tasks:
+        import_only(task["rule"])
+    begin, cpu = time.perf_counter(), time.process_time()
+    for task in tasks:
+        if "output" in task:
+            lock = {"lock": json.loads(Path("lock.json").read_text())}
+            run_script(standin(log=Path("log"), config=lock, **task))
+    return {
+        "seconds": time.perf_counter() - begin,
+        "CPU seconds": time.process_time() - cpu,
+        "MB": peak_mb(),
+    }
+
+
+def import_only(rule: str) -> None:
+    """Import what a rule's job does and load its compiled code."""
     import numpy as np
 
     from finescale.store import statistics
 
-    for module in (f"finescale.{task['rule']}", "dask", *LATE.get(task["rule"], ())):
+    for module in (f"finescale.{rule}", "dask", *LATE.get(rule, ())):
         import_module(module)
-    statistics(np.zeros((1, 1, 1), dtype=np.float32))  # loads compiled code
-    return peak_mb()
+    statistics(np.zeros((1, 1, 1), dtype=np.float32))
 
 
-def apart(task: dict[str, Any]) -> float:
-    """Return the peak of a job [MB], in a process of its own."""
+def apart(*tasks: dict[str, Any]) -> dict[str, float]:
+    """Return what jobs take, in a process of their own."""
     from finescale.start import ONE_THREAD
 
-    command = [sys.executable, __file__, "--alone", json.dumps(task)]
+    command = [sys.executable, str(Path(__file__)), "--alone", json.dumps(tasks)]
     environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
     ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return float(ended.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def job(artefact: Any, *, threads: int, mem_mb: int) -> dict[str, Any]:
+    """Return the task of an artefact: what its rule would give to its script."""
+    return {
+        "rule": artefact.stage,
+        "input": {role: f"stores/{each.path}" for role, each in artefact.inputs.items()},
+        "output": {"store": f"stores/{artefact.path}"},
+        "spec": artefact.spec,
+        "threads": threads,
+        "mem_mb": mem_mb,
+    }
 
 
 def measure(rule: str, artefacts: list[Any]) -> dict[str, float]:
     """Return what the plan predicts for a rule, what its jobs take, and their base [MB]."""
-    from finescale.plan import BASE_MB
+    from finescale.memory import BASE_MB
 
     threads = max(artefact.threads for artefact in artefacts)
     mem_mb = max(artefact.mem_mb for artefact in artefacts)
     peak = dict.fromkeys(DOMAINS, 0.0)
     for artefact in artefacts:
-        task = {
-            "rule": rule,
-            "input": {role: f"stores/{each.path}" for role, each in artefact.inputs.items()},
-            "output": {"store": f"stores/{artefact.path}"},
-            "spec": artefact.spec,
-            "threads": threads,
-            "mem_mb": mem_mb,
-        }
+        found = apart(job(artefact, threads=threads, mem_mb=mem_mb))
         domain = artefact.facets["domain"]
-        peak[domain] = max(peak[domain], apart(task))
-    base = apart({"rule": rule})
+        peak[domain] = max(peak[domain], found["MB"])
+    base = apart({"rule": rule})["MB"]
     net = {domain: most - base for domain, most in peak.items()}
     return {
         "threads": threads,
@@ -187,7 +207,7 @@ def main() -> None:
     """Measure every rule and print the result."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        plan = write_world()
+        plan = write_world(CONFIG, SPANS, FINE, COARSE)
         found = {rule: measure(rule, chosen(rule, plan.stage(rule))) for rule in RULES}
         os.chdir("/")
     large = {rule: row for rule, row in found.items() if row["predicted"] > LIMIT_MB}
@@ -213,6 +233,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
-        print(alone(json.loads(sys.argv[2])))
+        print(json.dumps(alone(*json.loads(sys.argv[2]))))
     else:
         main()

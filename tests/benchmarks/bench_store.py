@@ -1,4 +1,4 @@
-"""What the commit protocol costs: `./run python tests/benchmarks/bench_store.py [--json FILE]`.
+"""What the commit protocol costs: `./run bench store`.
 
 Each pair of figures is measured alternately in one process; the ratio of their medians is what
 counts, times are of the machine.
@@ -6,8 +6,6 @@ counts, times are of the machine.
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -20,14 +18,15 @@ from typing import Any
 import numcodecs
 import numpy as np
 import zarr
+from bench import QUICK, publish
 from numpy.typing import NDArray
 
 from finescale.blocks import slabs, tiles
 from finescale.store import COMPRESSOR, Array, Contract, Header, Writer, open_store
 
-SHAPE, CHUNKS = (7320, 96, 144), (366, 48, 48)
+SHAPE, CHUNKS = (732 if QUICK else 7320, 96, 144), (366, 48, 48)
 THREADS = 2
-ROUNDS = 7
+ROUNDS = 1 if QUICK else 7
 HEADER = Header("bcsd", "ab" * 32, {"variable_id": "tas"}, {"stage": "bcsd", "version": 1})
 
 
@@ -101,8 +100,8 @@ def read_bare(folder: Path, values: list[Block]) -> None:
 PAIRS = {"commit / bare write": (committed, bare), "checked / bare read": (read_checked, read_bare)}
 
 
-def measure() -> dict[str, Any]:
-    """Return seconds of each function and the ratio of each pair."""
+def measure() -> None:
+    """Publish the seconds of each function and the ratio of each pair."""
     values = blocks()
     taken: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -123,19 +122,18 @@ def measure() -> dict[str, Any]:
         data = sum(p.stat().st_size for p in store.rglob("*") if not p.name.startswith("."))
         manifest = (store / ".manifest.json").stat().st_size
     median = {name: statistics.median(times) for name, times in taken.items()}
-    return {
-        "MB": sum(v.nbytes for block in values for _, v in block) / 1e6,
-        "threads": THREADS,
-        "seconds": median,
-        "ratio": {n: median[a.__name__] / median[b.__name__] for n, (a, b) in PAIRS.items()},
-        "manifest / data": manifest / data,
-    }
+    ratio = {n: median[a.__name__] / median[b.__name__] for n, (a, b) in PAIRS.items()}
+    megabytes = sum(v.nbytes for block in values for _, v in block) / 1e6
+    publish(
+        "store",
+        what=f"write and commit, read {megabytes:.0f} MB, {THREADS} threads",
+        ours={name: median[name] for name in (committed.__name__, read_checked.__name__)},
+        unit="s",
+        peers={name: median[name] for name in (bare.__name__, read_bare.__name__)},
+        ratio=ratio,
+        details={"manifest / data": manifest / data},
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    found = json.dumps(measure(), indent=1)
-    print(found)
-    if path := parser.parse_args().json:
-        path.write_text(found + "\n")
+    measure()

@@ -1,25 +1,26 @@
-"""What verification costs: JSON of quick on 10,000 chunks, and of deep against a bare zarr read."""
+"""What verification costs: quick of 10,000 chunks, deep over a bare read: `./run bench verify`."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
+from bench import QUICK, best_of, publish
 
 from finescale.blocks import slabs
 from finescale.store import Array, Header, Region, Writer, open_store
 from finescale.verify import verify_all
 
-THREADS = 2
-ROUNDS = 5
 Shape = tuple[int, int, int]
+THREADS = 2
+ROUNDS = 1 if QUICK else 5
+MANY: Shape = (100, 40 if QUICK else 200, 200)
+LARGE: Shape = (732 if QUICK else 3660, 96, 96)
 
 
 def regions(shape: Sequence[int], chunks: Sequence[int]) -> list[Region]:
@@ -48,35 +49,24 @@ def verify(url: str, *, deep: bool) -> None:
     assert verify_all([(url, None)], deep=deep, jobs=THREADS) == []
 
 
-def best_of(*functions: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each [s]; in turns, so that a busy moment meets all alike."""
-    times: list[list[float]] = []
-    for _ in range(ROUNDS + 1):  # the first one warms files and compiled code
-        times.append([])
-        for function in functions:
-            started = time.perf_counter()
-            function()
-            times[-1].append(time.perf_counter() - started)
-    return np.min(times[1:], axis=0).tolist()
-
-
 def main() -> None:
     """Write the stores, measure, print."""
     with tempfile.TemporaryDirectory() as folder:
         many, large = f"{folder}/many.zarr", f"{folder}/large.zarr"
-        n_many = write(many, (100, 200, 200), (10, 4, 10))
-        write(large, (3660, 96, 96), (366, 48, 48))
-        (quick,) = best_of(partial(verify, many, deep=False))
-        bare, deep = best_of(partial(read, large), partial(verify, large, deep=True))
-    print(
-        json.dumps(
-            {
-                "quick": {"chunks": n_many, "seconds": quick, "chunks_per_s": n_many / quick},
-                "deep": {"seconds": deep, "zarr_read_seconds": bare, "ratio": deep / bare},
-                "threads": THREADS,
-            },
-            indent=1,
+        n_many = write(many, MANY, (10, 4, 10))
+        write(large, LARGE, (366, 48, 48))
+        taken = best_of(ROUNDS, {"quick": partial(verify, many, deep=False)})
+        taken |= best_of(
+            ROUNDS, {"bare read": partial(read, large), "deep": partial(verify, large, deep=True)}
         )
+    publish(
+        "verify",
+        what=f"quick: {n_many} chunks; deep: {4 * np.prod(LARGE) / 1e6:.0f} MB, {THREADS} threads",
+        ours={name: taken[name] for name in ("quick", "deep")},
+        unit="s",
+        peers={"bare read": taken["bare read"]},
+        ratio={"deep / bare read": taken["deep"] / taken["bare read"]},
+        details={"quick, chunks a second": n_many / taken["quick"]},
     )
 
 

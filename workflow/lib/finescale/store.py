@@ -65,7 +65,7 @@ HEADER = "header.json"
 CREATED = "create"
 """The record of what `Writer.create` wrote: coordinates and small tables."""
 NUMERIC = ("numpy", "scipy", "numba", "zarr", "numcodecs")
-COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 0}
+COMPRESSOR = {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 524288}
 
 Region = tuple[slice, ...]
 Piece = tuple[str, Region, NDArray[Any]]
