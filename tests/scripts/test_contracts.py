@@ -32,7 +32,7 @@ RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 LIBRARY = ROOT / "workflow" / "lib" / "finescale"
 ENVIRONMENT = "../../envs/finescale.yaml"
-OF_A_STAGE = {"committed", "sentinel", "spec", "cores", "memory"}
+OF_A_STAGE = {"committed", "sentinel", "spec", "cores", "memory", "disk"}
 ALWAYS = {"verify"}
 """Rules without output, input and benchmark: they run whenever they are asked for."""
 THINKING = {

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import configs
 import pytest
 
 from finescale import identity, start, synthetic
@@ -386,3 +387,18 @@ def test_a_plan_is_a_function_of_config_and_lock_alone(
     monkeypatch.chdir("/")
     config = Config.model_validate(BASE)
     assert names(build(config, json.loads(json.dumps(run.lock)))) == names(run.plan)
+
+
+def test_a_job_has_as_many_threads_as_fit_into_its_memory(tmp_path: Path) -> None:
+    """The identity does not depend on it: the same stores on a small machine."""
+    world = {"n_lat": 720, "n_lon": 960, "ratio": 24}
+    changes = {"references/OBS/synthetic": world, "simulations/0/synthetic": world}
+    wide, narrow = (
+        start.read(configs.changed(changes), tmp_path / "small.yaml", most_mb=most).plan
+        for most in (None, 800)
+    )
+    assert wide.artefacts.keys() == narrow.artefacts.keys()
+    (many, *_), (few, *_) = wide.stage("evaluate"), narrow.stage("evaluate")
+    assert many.threads == 4 > few.threads >= 1
+    assert few.mem_mb < many.mem_mb
+    assert all(a.mem_mb <= 800 or a.threads == 1 for a in narrow.artefacts.values())

@@ -35,7 +35,9 @@ def small(tmp_path: Path) -> tuple[dict[str, object], SimpleNamespace]:
             }
         ],
     }
-    return mapping, SimpleNamespace(configfiles=[tmp_path / "small.yaml"], is_main_process=True)
+    return mapping, SimpleNamespace(
+        global_resources={}, configfiles=[tmp_path / "small.yaml"], is_main_process=True
+    )
 
 
 def test_jobs_find_the_library_and_compute_with_one_thread_each(
@@ -58,7 +60,9 @@ def test_only_the_main_process_writes_the_lock(
         monkeypatch.setenv(name, "")
     mapping, workflow = small
     lock = workflow.configfiles[0].with_suffix(".lock.json")
-    job = SimpleNamespace(configfiles=workflow.configfiles, is_main_process=False)
+    job = SimpleNamespace(
+        global_resources={}, configfiles=workflow.configfiles, is_main_process=False
+    )
     with pytest.raises(SystemExit):
         start.prepare(mapping, job, library="lib")
     assert not lock.exists()

@@ -9,7 +9,7 @@ import sys
 LIBRARY = str(workflow.current_basedir.join("../lib").get_path_or_uri(secret_free=False))
 sys.path.insert(0, LIBRARY)
 
-from finescale import start, summary
+from finescale import estimate, start, summary
 
 RUN = start.prepare(config, workflow, library=LIBRARY)
 CONFIG, PLAN = RUN.config, RUN.plan
@@ -77,6 +77,15 @@ def memory(stage):
         return round(PLAN.artefacts[stage, wildcards.artefact].mem_mb * (1 + 0.5 * (attempt - 1)))
 
     return mem_mb
+
+
+def disk(stage):
+    """Return a resources function: what a job writes."""
+
+    def disk_mb(wildcards):
+        return estimate.disk_mb(PLAN.artefacts[stage, wildcards.artefact])
+
+    return disk_mb
 
 
 def products():

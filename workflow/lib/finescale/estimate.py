@@ -78,6 +78,16 @@ def work(artefact: Artefact, rates: Mapping[str, float] = RATES) -> Work:
     return Work(1, n_blocks, n_chunks, read, written, artefact.mem_mb, seconds)
 
 
+def disk_mb(artefact: Artefact) -> int:
+    """Return what a job writes at most [MB]: its store, and scratch as large as that.
+
+    Only the reference of a map that is too large for a block takes scratch.
+    """
+    size = shape(artefact)
+    has_scratch = artefact.stage == "reference" and band(size)[1] < size[1]
+    return 10 + math.ceil(4 * math.prod(size) * (2 if has_scratch else 1) / 1e6)
+
+
 def total(artefacts: Iterable[Artefact], rates: Mapping[str, float] = RATES) -> Work:
     """Return what making some stores takes."""
     return sum((work(artefact, rates) for artefact in artefacts), Work())

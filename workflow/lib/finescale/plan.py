@@ -6,9 +6,10 @@ pydantic is imported. Snakemake's input functions only look things up here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, ParamSpec
 
 from finescale import domains, identity, memory
@@ -96,15 +97,20 @@ class Plan:
         return [a for a in self.artefacts.values() if a.stage == stage]
 
 
-def build(config: Config, lock: Lock) -> Plan:
+def build(config: Config, lock: Lock, *, most_mb: float = math.inf) -> Plan:
     """Return the plan of a configuration.
+
+    Parameters
+    ----------
+    most_mb
+        Memory that a job can get: one that takes more has fewer threads.
 
     Raises
     ------
     ConfigError
         The data cannot give what is asked: periods, domains, variables, experiments.
     """
-    planner = Planner(config, lock)
+    planner = Planner(config, lock, most_mb)
     for block in config.products:
         for case in planner.cases(block):
             planner.add(case)
@@ -187,9 +193,10 @@ def _once(make: Maker[P]) -> Maker[P]:
 class Planner:
     """Collects artefacts; the same one asked for twice is made once."""
 
-    def __init__(self, config: Config, lock: Lock) -> None:
+    def __init__(self, config: Config, lock: Lock, most_mb: float) -> None:
         self.config = config
         self.lock = lock
+        self.most_mb = most_mb
         self.artefacts: dict[tuple[str, str], Artefact] = {}
         self.products: dict[str, Product] = {}
         self.evaluations: dict[str, Artefact] = {}
@@ -322,8 +329,8 @@ class Planner:
         }
         if variable == "dtr":
             parents = {v: self.reference(case, v) for v in ("tasmax", "tasmin")}
-            mem_mb = memory.mb(memory.interpolate(self.sizes(case)))
-            return self.keep(Artefact("reference", facets, {}, parents, mem_mb=mem_mb))
+            room = self.room(case, memory.interpolate, threads=1)
+            return self.keep(Artefact("reference", facets, {}, parents, **room))
         selection, _ = self.fine_grid(_with(case, variable))
         dataset = self.config.references[case.reference]
         entry = self.entry(reference_key(case.reference, variable))
@@ -331,8 +338,8 @@ class Planner:
             **self._source_parameters(entry, variable, selection, period, dataset.season),
             "attributes": _origin(dataset, entry, {"reference": case.reference}),
         }
-        mem_mb = memory.mb(memory.reference(self.sizes(case)))
-        return self.keep(Artefact("reference", facets, parameters, mem_mb=mem_mb))
+        room = self.room(case, memory.reference, threads=1)
+        return self.keep(Artefact("reference", facets, parameters, {}, **room))
 
     @_once
     def simulation(self, case: Case, experiment: str, variable: str | None = None) -> Artefact:
@@ -350,17 +357,17 @@ class Planner:
             "reference": case.reference,
             "period": _label(period),
         }
-        mem_mb = memory.mb(memory.simulation(self.sizes(case)))
+        room = self.room(case, memory.simulation, threads=1)
         if variable == "dtr":
             parents = {v: self.simulation(case, experiment, v) for v in ("tasmax", "tasmin")}
-            return self.keep(Artefact("simulation", facets, {}, parents, mem_mb=mem_mb))
+            return self.keep(Artefact("simulation", facets, {}, parents, **room))
         selection, _ = self.coarse_grid(_with(case, variable))
         entry = self.entry(simulation_key(run_facets, variable))
         parameters = {
             **self._source_parameters(entry, variable, selection, period, case.run.season),
             "attributes": _origin(case.run, entry, run_facets),
         }
-        return self.keep(Artefact("simulation", facets, parameters, mem_mb=mem_mb))
+        return self.keep(Artefact("simulation", facets, parameters, {}, **room))
 
     def _source_parameters(
         self,
@@ -396,8 +403,8 @@ class Planner:
             parameters = {
                 "src": src, "dst": dst, "method": method, "engine": self.config.weights.engine
             }  # fmt: skip
-            mem_mb = memory.mb(memory.weights(self.sizes(case)))
-            self._weights[key] = self.keep(Artefact("weights", facets, parameters, mem_mb=mem_mb))
+            room = self.room(case, memory.weights, threads=1)
+            self._weights[key] = self.keep(Artefact("weights", facets, parameters, {}, **room))
         return self._weights[key]
 
     @_once
@@ -416,8 +423,8 @@ class Planner:
             "grid": coarse, "min_valid_fraction": self.config.coarsen.min_valid_fraction
         }  # fmt: skip
         inputs = {"reference": reference, "weights": self.weights(case, "conservative")}
-        mem_mb = memory.mb(memory.coarsen(self.sizes(case)))
-        return self.keep(Artefact("coarsen", facets, parameters, inputs, mem_mb=mem_mb))
+        room = self.room(case, memory.coarsen, threads=1)
+        return self.keep(Artefact("coarsen", facets, parameters, inputs, **room))
 
     @_once
     def climatology(self, case: Case, variable: str, *, fine: bool) -> Artefact:
@@ -437,13 +444,8 @@ class Planner:
             "train": _label(case.train),
         }
         parameters = {"train": list(case.train), **case.climatology.model_dump()}
-        sizes = self.sizes(case) if fine else replace(self.sizes(case), n_threads=1)
-        return self.keep(
-            Artefact(
-                "climatology", facets, parameters, {"series": series},
-                threads=sizes.n_threads, mem_mb=memory.mb(memory.climatology(sizes)),
-            )
-        )  # fmt: skip
+        room = self.room(case, memory.climatology, threads=None if fine else 1)
+        return self.keep(Artefact("climatology", facets, parameters, {"series": series}, **room))
 
     @_once
     def adjust(self, case: Case, variable: str, *, ranks: bool = False) -> Artefact:
@@ -471,18 +473,15 @@ class Planner:
         }
         if scen is not None:
             inputs["scen"] = self.simulation(case, scen, variable)
-        sizes = self.sizes(case)
+        is_wide = ranks or case.adjust.epoch_years > 0
+        room = self.room(case, partial(memory.adjust, is_wide=is_wide))
         parameters = {
-            "target": target, "train": list(case.train), "ranks": ranks, **case.adjust.model_dump()
-        }  # fmt: skip
-        return self.keep(
-            Artefact(
-                "adjust", facets, parameters, inputs, threads=sizes.n_threads,
-                mem_mb=memory.mb(
-                    memory.adjust(sizes, is_wide=ranks or case.adjust.epoch_years > 0)
-                ),
-            )
-        )  # fmt: skip
+            "target": target,
+            "train": list(case.train),
+            "ranks": ranks,
+            **case.adjust.model_dump(),
+        }
+        return self.keep(Artefact("adjust", facets, parameters, inputs, **room))
 
     def _axis(self, case: Case) -> tuple[str, str | None, str]:
         """Return (training experiment, the one that continues it, which of them is the target)."""
@@ -514,13 +513,10 @@ class Planner:
         inputs = method.inputs(self, case)
         if case.is_paired and "simulation" not in inputs:
             inputs["tasmax"] = self.product(_with(case, "tasmax"))
-        sizes = self.sizes(case)
+        room = self.room(case, partial(method.memory, case))
         return self.keep(
-            Artefact(
-                case.stage, self._product_facets(case), parameters, inputs,
-                threads=sizes.n_threads, mem_mb=memory.mb(method.memory(case, sizes)),
-            )
-        )  # fmt: skip
+            Artefact(case.stage, self._product_facets(case), parameters, inputs, **room)
+        )
 
     @_once
     def analogs(self, case: Case) -> Artefact:
@@ -537,8 +533,8 @@ class Planner:
         for variable in variables:
             inputs[f"ref_{variable}"] = self.coarsen(case, variable)
             inputs[f"adjusted_{variable}"] = self.adjust(case, variable)
-        needed = memory.analogs(self.sizes(case), n_variables=len(variables))
-        return self.keep(Artefact("analogs", facets, parameters, inputs, mem_mb=memory.mb(needed)))
+        room = self.room(case, partial(memory.analogs, n_variables=len(variables)), threads=1)
+        return self.keep(Artefact("analogs", facets, parameters, inputs, **room))
 
     def _product_facets(self, case: Case) -> dict[str, str]:
         period = self.simulation_period(case.run, case.facets, case.variable)
@@ -580,14 +576,10 @@ class Planner:
         """Return the means of a product over months or years."""
         facets = {**product.facets, "frequency": frequency}
         attributes = {k: v for k, v in product.parameters["attributes"].items() if k != "frequency"}
-        sizes = self.sizes(case)
-        n_groups = sizes.n_days // {"mon": 28, "yr": 360}[frequency] + 1
-        return self.keep(
-            Artefact(
-                "aggregate", facets, {"frequency": frequency, "attributes": attributes},
-                {"product": product}, mem_mb=memory.mb(memory.aggregate(sizes, n_groups=n_groups)),
-            )
-        )  # fmt: skip
+        n_groups = self.sizes(case).n_days // {"mon": 28, "yr": 360}[frequency] + 1
+        room = self.room(case, partial(memory.aggregate, n_groups=n_groups), threads=1)
+        parameters = {"frequency": frequency, "attributes": attributes}
+        return self.keep(Artefact("aggregate", facets, parameters, {"product": product}, **room))
 
     def evaluate(self, product: Artefact, case: Case) -> None:
         """Add the evaluation of a product."""
@@ -610,13 +602,10 @@ class Planner:
             "period": self._score_period(case),
             "product_period": list(self.simulation_period(case.run, case.facets, case.variable)),
         }
-        sizes = self.sizes(case)
+        room = self.room(case, memory.evaluate)
         evaluation = self.keep(
-            Artefact(
-                "evaluate", dict(product.facets), parameters, inputs,
-                threads=sizes.n_threads, mem_mb=memory.mb(memory.evaluate(sizes)),
-            )
-        )  # fmt: skip
+            Artefact("evaluate", dict(product.facets), parameters, inputs, **room)
+        )
         self.evaluations[evaluation.path] = evaluation
 
     def _score_period(self, case: Case) -> list[str] | None:
@@ -630,6 +619,30 @@ class Planner:
                 f"reference {case.reference} {case.variable} spans {known[0]}..{known[1]}"
             )
         return list(period)
+
+    def room(
+        self,
+        case: Case,
+        needed: Callable[[memory.Sizes], float],
+        *,
+        threads: int | None = None,
+    ) -> dict[str, int]:
+        """Return threads and memory [MB] of a job: as many threads as it is worth and as fit.
+
+        Parameters
+        ----------
+        needed
+            Sizes -> bytes.
+        threads
+            How many, where that does not depend on the case.
+        """
+        sizes = self.sizes(case)
+        most = threads or sizes.n_threads
+        for n in range(most, 0, -1):
+            mem_mb = memory.mb(needed(replace(sizes, n_threads=n)))
+            if mem_mb <= self.most_mb:
+                break
+        return {"threads": n, "mem_mb": mem_mb}
 
     def sizes(self, case: Case) -> memory.Sizes:
         """Return what memory follows from: days, cells, and the threads that they are worth."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
     gc.set_threshold(NEW_OBJECTS)
     configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
     try:
-        return read(mapping, configfile, look_up=workflow.is_main_process)
+        most_mb = workflow.global_resources.get("mem_mb")
+        return read(mapping, configfile, look_up=workflow.is_main_process, most_mb=most_mb)
     except FinescaleError as error:
         print(f"\nfinescale: {error}\n", file=sys.stderr)
         raise SystemExit(2) from None
@@ -61,7 +63,13 @@ def _set_environment(library: str) -> None:
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 
 
-def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> Run:
+def read(
+    mapping: dict[str, Any],
+    configfile: Path,
+    *,
+    look_up: bool = True,
+    most_mb: float | None = None,
+) -> Run:
     """Return the run of a configuration.
 
     Parameters
@@ -72,6 +80,8 @@ def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> 
         Its file, for messages and the lock's place.
     look_up
         Complete the lock; otherwise it is read as it is.
+    most_mb
+        Memory that a job can get.
 
     Raises
     ------
@@ -83,7 +93,7 @@ def read(mapping: dict[str, Any], configfile: Path, *, look_up: bool = True) -> 
     lock = resolve.resolve(config, path) if look_up else resolve.read(path)
     if config.sample and config.sample.active:
         config = sample.narrow(config, lock, config.sample)
-    return Run(config, lock, build(config, lock))
+    return Run(config, lock, build(config, lock, most_mb=most_mb or math.inf))
 
 
 def configure(mapping: dict[str, Any], configfile: Path) -> Config:
