@@ -1,6 +1,7 @@
-"""Defects of daily BCSD, each switchable: the oracle it names must fail with it.
+"""Defects, each switchable: an oracle must fail with it.
 
 Published implementations had most of them; the others are the nearest mistakes to make here.
+`MUTANTS` are those of daily BCSD; those of other methods are in tests/conformance/test_defects.py.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from pytest import MonkeyPatch
 from finescale import (
     adjust,
     aggregate,
+    analogs,
     bcsd,
     calendars,
     domains,
+    gard,
     identity,
+    noise,
+    plan,
     regrid,
     seasonal,
     store,
@@ -237,6 +242,65 @@ def sum_of_nothing(patch: MonkeyPatch) -> None:
         right(total, valid, np.nan_to_num(values), group)
 
     patch.setattr(aggregate.seasonal, "accumulate", accumulate)
+
+
+def every_tasmin_on_its_own(patch: MonkeyPatch) -> None:
+    """Of all methods: no plan makes a tasmin of its tasmax."""
+    patch.setattr(plan.Case, "is_paired", property(lambda case: False))
+
+
+def own_day_an_analog(patch: MonkeyPatch) -> None:
+    right = analogs.search
+    patch.setattr(analogs, "search", lambda *of, **o: right(*of, **{**o, "exclude_days": -1}))
+
+
+def regions_side_by_side(patch: MonkeyPatch) -> None:
+    """Each place belongs to the region whose middle is nearest, wholly."""
+
+    def shares(axis: analogs.Axis, x: NDArray[Any]) -> NDArray[Any]:
+        nearest = np.clip(np.rint((x - axis.first) / axis.step), 0, axis.n - 1)
+        return (np.arange(axis.n)[:, None] == nearest).astype(float)
+
+    patch.setattr(analogs.Axis, "shares", shares)
+
+
+def probability_of_dry_for_wet(patch: MonkeyPatch) -> None:
+    right = gard.Model._distribution
+
+    def distribution(self: gard.Model, *of: Any) -> Any:
+        p, mean, error, is_wet = right(self, *of)
+        return 1 - p, mean, error, ~is_wet
+
+    patch.setattr(gard.Model, "_distribution", distribution)
+
+
+def fields_of_ten_years(patch: MonkeyPatch) -> None:
+    right = noise.uniform
+
+    def uniform(seed: int, variable: str, lat: Any, lon: Any, days: Days) -> NDArray[Any]:
+        return right(seed, variable, lat, lon, replace(days, year=days.year % 10 + 2000))
+
+    patch.setattr(noise, "uniform", uniform)
+
+
+PUBLISHED: dict[str, tuple[Inject, ...]] = {
+    "reference and model swapped": (swapped_reference_and_model,),
+    "a trend of nine days for one of nine years": (trend_of_nine_rows,),
+    "each period mapped on its own distribution": (own_distribution_of_each_period,),
+    "rain disaggregated by addition": (rain_added,),
+    "an intercept of each period": (intercept_of_each_period,),
+    "the box ignored for observations": (box_of_the_reference_ignored,),
+    "the own day among the analogs": (own_day_an_analog,),
+    "hard seams between regions": (regions_side_by_side,),
+    "the probability of dry for that of wet": (probability_of_dry_for_wet,),
+    "noise that repeats every ten years": (noise_of_ten_years, fields_of_ten_years),
+    "tasmin above tasmax": (tasmin_on_its_own, every_tasmin_on_its_own),
+    "360-day calendars refused": (refused_360_day,),
+    "a sum of 0 of a month without values": (sum_of_nothing,),
+    "a cache without the parameters in its keys": (identity_without_parameters,),
+    "metadata before the data": (sentinel_first,),
+}
+"""What the predecessor got wrong, and each as a mutant."""
 
 
 MUTANTS = (

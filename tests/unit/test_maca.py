@@ -154,6 +154,7 @@ class World:
             weights=made[f"weights/{v}-bilinear"],
             train=self.train,
             region_degrees=self.degrees,
+            pr_ceiling=2000.0,
             **settings,
         )
         return Field(self.chain.keep(work))

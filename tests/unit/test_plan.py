@@ -391,7 +391,7 @@ def test_a_plan_is_a_function_of_config_and_lock_alone(
 
 def test_a_job_has_as_many_threads_as_fit_into_its_memory(tmp_path: Path) -> None:
     """The identity does not depend on it: the same stores on a small machine."""
-    world = {"n_lat": 720, "n_lon": 960, "ratio": 24}
+    world = {"n_lat": 720, "n_lon": 960, "ratio": 24, "resolution": 0.05}
     changes = {"references/OBS/synthetic": world, "simulations/0/synthetic": world}
     wide, narrow = (
         start.read(configs.changed(changes), tmp_path / "small.yaml", most_mb=most).plan

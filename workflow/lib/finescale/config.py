@@ -362,6 +362,7 @@ class Maca(Section):
         22, ge=0, le=91, description="days on either side, of the fine adjustment"
     )
     max_ratio: float = Field(5.0, gt=0, description="of the fine adjustment")
+    pr_ceiling: float = Field(2000.0, gt=0, description="[mm/day]; highest pr")
 
 
 class Gard(Section):
@@ -388,6 +389,7 @@ class Gard(Section):
         "mean", description="of the mode analog"
     )
     threshold: float = Field(1.0, gt=0, description="[mm/day]; pr above it is wet")
+    pr_ceiling: float = Field(2000.0, gt=0, description="[mm/day]; highest pr")
     stochastic: bool = Field(False, description="add a random field in space and time")
     seed: int = Field(0, ge=0, description="of the random field: members differ in it")
     length_km: float | None = Field(

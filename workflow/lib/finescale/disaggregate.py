@@ -27,6 +27,7 @@ from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
 from finescale.store import Array, Piece, Store
+from finescale.variables import MM_PER_DAY, VARIABLES
 
 Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
 """(coarse block (time, lat, lon), its days, coarse rows and columns) -> what is interpolated."""
@@ -267,6 +268,12 @@ def run(
         yield "n_corrected", (tile.lat, tile.lon), np.where(mask[tile.lat, tile.lon], corrected, 0)
 
     work.fill(writer, compute, tiles(arrays[variable_id].shape, chunks))
+
+
+def product_limits(variable_id: str, *, pr_ceiling: float = np.inf) -> tuple[float, float]:
+    """Return the least and largest value of a product; `pr_ceiling` in mm/day."""
+    low, high = VARIABLES[variable_id].limits
+    return low, min(high, pr_ceiling * MM_PER_DAY) if variable_id == "pr" else high
 
 
 def limited(values: NDArray[Any], limits: tuple[float, float], count: Count) -> NDArray[Any]:

@@ -105,6 +105,10 @@ def _changes(series, train, row, place, epochs, windows, is_ratio, floor):  # ty
     (existing slot, 2).
     """
     n_years, n_slots = epochs.shape[0], windows.shape[0]
+    is_trained = np.zeros(n_years, np.bool_)
+    for t in range(row.size):
+        if train[t]:
+            is_trained[row[t]] = True
     out = np.empty(series.shape)
     # The last row holds the training days of all years.
     total, count = np.empty((2, n_years + 1, n_slots)), np.empty((2, n_years + 1, n_slots))
@@ -125,19 +129,25 @@ def _changes(series, train, row, place, epochs, windows, is_ratio, floor):  # ty
                     slot = (windows[s, 0] + k) % n_slots
                     total[1, y, s] += total[0, y, slot]
                     count[1, y, s] += count[0, y, slot]
-        for y in range(n_years):
-            for s in range(n_slots):
-                summed, days, found = 0.0, 0.0, np.nan
+        for s in range(n_slots):
+            base, n_base = 0.0, 0.0
+            for y in range(n_years):
+                summed, days = 0.0, 0.0
                 for other in range(epochs[y, 0], epochs[y, 1]):
                     summed += total[1, other, s]
                     days += count[1, other, s]
-                if count[1, n_years, s] > 0.0 and days > 0.0:
-                    base = total[1, n_years, s] / count[1, n_years, s]
-                    if is_ratio:
-                        found = max(summed / days, floor) / max(base, floor)
-                    else:
-                        found = summed / days - base
-                change[y, s] = found
+                change[y, s] = summed / days if days > 0.0 else np.nan
+                if is_trained[y] and days > 0.0:
+                    base += change[y, s]
+                    n_base += 1.0
+            base = base / n_base if n_base > 0.0 else np.nan
+            for y in range(n_years):
+                if np.isnan(change[y, s]) or np.isnan(base):
+                    change[y, s] = np.nan
+                elif is_ratio:
+                    change[y, s] = max(change[y, s], floor) / max(base, floor)
+                else:
+                    change[y, s] -= base
         for t in range(row.size):
             out[c, t] = change[row[t], place[t]]
     return out

@@ -311,6 +311,7 @@ def run(
     transform: Transform = "none",
     threshold: float = 1.0,
     window_step: int = 5,
+    pr_ceiling: float = 2000.0,
     stochastic: bool = False,
     seed: int = 0,
     length_km: float | None = None,
@@ -397,7 +398,7 @@ def run(
     season_of = future.series[0].season
     writer = work.create(arrays, {**attributes, **season_of, **told}, mask=mask)
     chunks = arrays[variable_id].chunks
-    limits = _limits(target.variable_id)
+    limits = _limits(target.variable_id, pr_ceiling)
 
     def compute(tile: Tile) -> Iterator[Piece]:
         box = (tile.lat, tile.lon)
@@ -442,8 +443,8 @@ def _stack(scales: list[Scale], x: Sequence[Values]) -> NDArray[np.float32]:
     return np.stack([scale(v) for scale, v in zip(scales, x, strict=True)], axis=2)
 
 
-def _limits(variable_id: str) -> tuple[np.float32, np.float32]:
-    low, high = VARIABLES[variable_id].limits
+def _limits(variable_id: str, pr_ceiling: float) -> tuple[np.float32, np.float32]:
+    low, high = disaggregate.product_limits(variable_id, pr_ceiling=pr_ceiling)
     return DTR_FLOOR if variable_id == "dtr" else np.float32(low), np.float32(high)
 
 

@@ -132,6 +132,7 @@ def run(
     variable_id: str,
     train: tuple[str, str],
     region_degrees: float,
+    pr_ceiling: float,
     calendar: str | None,
     attributes: dict[str, Any],
     **parameters: Any,
@@ -158,6 +159,8 @@ def run(
         The product of tasmax, from which a tasmin is made as tasmax - dtr: never above it.
     train, region_degrees
         As the analogs were chosen with.
+    pr_ceiling
+        Highest pr [mm/day].
     calendar
         Convert the product's axis to this calendar; None keeps the GCM's.
     parameters
@@ -203,6 +206,7 @@ def run(
                 covering=covering,
                 train=train,
                 mapping=mapping,
+                limits=disaggregate.product_limits(name, pr_ceiling=pr_ceiling),
             )
         for time in slabs(len(days), chunks[0]):
             block = np.full((time.stop - time.start, *tile.shape), np.nan, np.float32)
@@ -228,6 +232,7 @@ def downscale(
     covering: Regions,
     train: tuple[str, str],
     mapping: QuantileMapping,
+    limits: tuple[float, float],
 ) -> NDArray[np.int32]:
     """Return how often each cell was clipped, (cell,); write the series into `product` (day, cell).
 
@@ -277,7 +282,7 @@ def downscale(
             [m.series(local, inside[cells], share=share[:, cells], past=whole) for m in made]
         )
         if is_ratio:
-            clipped[cells] = (values[begin:] < 0).sum(axis=0)
+            below = values < 0
             values = np.maximum(values, 0)
         adjusted = adjust.adjust_series(
             Series(seen, past, np.ones(len(past), np.bool_)),
@@ -290,7 +295,12 @@ def downscale(
             season=target.season.get("season"),
         )
         slow = regrid.apply(local, change, min_valid_fraction=0.0, rows=inside[cells])
-        product[:, cells] = adjusted.values * slow if is_ratio else adjusted.values + slow
+        value = adjusted.values * slow if is_ratio else adjusted.values + slow
+        outside = (value < limits[0]) | (value > limits[1])
+        if is_ratio:
+            outside |= below[begin:]
+        clipped[cells] = outside.sum(axis=0)
+        product[:, cells] = np.clip(value, *limits)
     return clipped
 
 

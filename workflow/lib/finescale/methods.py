@@ -116,7 +116,7 @@ def _qplad_parameters(planner: Planner, case: Case) -> dict[str, Any]:
 
 def _maca_parameters(planner: Planner, case: Case) -> dict[str, Any]:
     assert isinstance(case.settings, Maca)
-    chosen = {"half_window", "max_ratio", "region_degrees"}
+    chosen = {"half_window", "max_ratio", "region_degrees", "pr_ceiling"}
     fine = case.adjust.model_dump(
         include={"positions", "tails", "dry_threshold", "dry_floor", "seed"}
     )

@@ -297,9 +297,11 @@ class Planner:
             self._grids[key] = selection, domains.crop(grid, selection)
         return self._grids[key]
 
-    def coarse_grid(self, case: Case) -> tuple[domains.Selection, domains.GridLists]:
-        """Return which cells of the model lie around the domain, and their grid."""
-        source = simulation_key(case.facets, case.variable)
+    def coarse_grid(
+        self, case: Case, variable: str | None = None
+    ) -> tuple[domains.Selection, domains.GridLists]:
+        """Return which cells of the model's variable lie around the domain, and their grid."""
+        source = simulation_key(case.facets, variable or case.variable)
         name = self.entry(source)["grid"]
         _, fine = self.fine_grid(case)
         key = f"{name}/{id(fine)}"
@@ -361,7 +363,8 @@ class Planner:
         if variable == "dtr":
             parents = {v: self.simulation(case, experiment, v) for v in ("tasmax", "tasmin")}
             return self.keep(Artefact("simulation", facets, {}, parents, **room))
-        selection, _ = self.coarse_grid(_with(case, variable))
+        # A predictor need not be among the variables of the reference.
+        selection, _ = self.coarse_grid(case, variable)
         entry = self.entry(simulation_key(run_facets, variable))
         parameters = {
             **self._source_parameters(entry, variable, selection, period, case.run.season),
@@ -527,7 +530,7 @@ class Planner:
         parameters = {
             "variables": list(variables),
             "train": list(case.train),
-            **case.settings.model_dump(exclude={"half_window", "max_ratio"}),
+            **case.settings.model_dump(exclude={"half_window", "max_ratio", "pr_ceiling"}),
         }
         inputs = {}
         for variable in variables:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from finescale import calendars, disaggregate, fields, regrid
 from finescale.blocks import Tile
 from finescale.calendars import Days
-from finescale.disaggregate import Interpolation, limited
+from finescale.disaggregate import Interpolation, limited, product_limits
 from finescale.distributions import gather_blocks
 from finescale.fields import Field
 from finescale.job import Job
@@ -87,10 +87,10 @@ def run(
     upper = None if tasmax is None else Field(tasmax)
     days = slice(*within(means.days, train, where=coarse.url))
     fine_days = slice(*within(fine.days, train, where=reference.url))
-    low, high = VARIABLES[treated].limits
-    high = {"pr": pr_ceiling * MM_PER_DAY, "dtr": dtr_ceiling}.get(treated, high)
+    low, high = product_limits(treated, pr_ceiling=pr_ceiling)
+    high = dtr_ceiling if treated == "dtr" else high
     dry = wet_day * MM_PER_DAY if treated == "pr" else VARIABLES[treated].trace
-    valid = (adjusted.read("valid") == 1) & fields.complete(coarse, treated)
+    valid = adjusted.read("valid") == 1
     interpolation = Interpolation.between(weights, coarse=daily.grid, fine=fine.grid, valid=valid)
 
     def finish(

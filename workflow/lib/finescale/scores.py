@@ -378,14 +378,14 @@ def _pattern_moments(x: Any, y: Any, base_x: Any, base_y: Any, months: Any, area
             a, b = np.float64(x[time, cell]), np.float64(y[time, cell])
             if np.isnan(a) or np.isnan(b):
                 continue
-            a, b = _departure(a, base_x[month, cell]), _departure(b, base_y[month, cell])
+            dx, dy = _departure(a, base_x[month, cell]), _departure(b, base_y[month, cell])
             weight = area[cell]
             out[0, time] += weight
-            out[1, time] += weight * a
-            out[2, time] += weight * b
-            out[3, time] += weight * a * a
-            out[4, time] += weight * b * b
-            out[5, time] += weight * a * b
+            out[1, time] += weight * dx
+            out[2, time] += weight * dy
+            out[3, time] += weight * dx * dx
+            out[4, time] += weight * dy * dy
+            out[5, time] += weight * dx * dy
     return out
 
 

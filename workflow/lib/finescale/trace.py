@@ -33,7 +33,7 @@ from finescale.blocks import slabs
 from finescale.calendars import N_SLOTS, Days
 from finescale.disaggregate import Interpolation, area_means
 from finescale.errors import ConfigError, FinescaleError, StoreError
-from finescale.fields import Field, complete
+from finescale.fields import Field
 from finescale.grids import wrap_longitude
 from finescale.jitter import jitter_dry, uniform
 from finescale.job import Job
@@ -424,7 +424,7 @@ def _disaggregated(
 def _qplad(at: _At) -> _Told:
     p, (_, row, col) = at.parameters, at.index
     adjusted, coarse, fine = (at.input(role) for role in ("adjusted", "coarse", "reference"))
-    valid = (adjusted.store.read("valid") == 1) & complete(coarse.store, coarse.variable_id)
+    valid = adjusted.store.read("valid") == 1
     mean = _Mean.at(
         at,
         Interpolation.between(
