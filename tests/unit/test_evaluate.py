@@ -240,7 +240,7 @@ def test_a_sound_product_breaks_no_rule(chain: Chain) -> None:
     sea = int((~LAND).sum()) * len(DAYS)
     assert counts(World(chain).run()) == {
         "n_values": len(DAYS) * FINE.size, "n_nan": sea, "n_missing": 0, "n_stray": 0,
-        "n_below": 0, "n_above": 0, "n_tasmin_above_tasmax": 0,
+        "n_below": 0, "n_above": 0, "n_tasmin_above_tasmax": 0, "n_corrected": 0,
     }  # fmt: skip
 
 
@@ -259,7 +259,7 @@ def test_each_broken_rule_is_counted_where_it_is_broken(
     opened = world.run()
     assert counts(opened) | {"n_values": 0, "n_nan": 0} == {
         "n_values": 0, "n_nan": 0, "n_missing": 1, "n_stray": 1, "n_below": 2, "n_above": 1,
-        "n_tasmin_above_tasmax": 0,
+        "n_tasmin_above_tasmax": 0, "n_corrected": 0,
     }  # fmt: skip
     table = opened.read("counts")
     assert table.shape == (len(COUNTS), 2, 2)

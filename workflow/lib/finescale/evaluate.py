@@ -30,6 +30,7 @@ COUNTS = (
     "n_below",
     "n_above",
     "n_tasmin_above_tasmax",
+    "n_corrected",
 )
 CHANGE_FLOOR = 0.1 * MM_PER_DAY
 """[kg m-2 s-1] A month with less rain has no relative change."""
@@ -122,6 +123,9 @@ def run(
             mask=inside.reshape(-1),
             tasmax=None if upper is None else upper.series(slice(None), tile.lat, tile.lon),
         )
+        if "n_corrected" in made.store:
+            corrected = made.store.read("n_corrected", (tile.lat, tile.lon))
+            counts["n_corrected"] = int(corrected.sum())
         here = _block_index(tile, made.chunks)
         table = np.array([counts.get(n, 0) for n in COUNTS], dtype=np.int64).reshape(-1, 1, 1)
         yield "counts", (slice(0, len(COUNTS)), *here), table

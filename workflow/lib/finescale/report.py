@@ -81,13 +81,18 @@ def _score_rows(opened: Store) -> list[dict[str, Any]]:
             monthly = opened.read(f"change{suffix}").astype(np.float64).reshape(12, -1)
             row["change"] = float(scores.area_mean(scores.area_mean(monthly, area), np.ones(12)))
         rows.append(row)
+    rows[0]["n_corrected"] = _counts(opened)["n_corrected"]
     return rows
+
+
+def _counts(opened: Store) -> dict[str, int]:
+    table = opened.read("counts").sum(axis=(1, 2))
+    return {n: int(v) for n, v in zip(evaluate.COUNTS, table, strict=True)}
 
 
 def _verdicts(opened: Store, waive: Sequence[str]) -> list[dict[str, Any]]:
     facets = opened.attributes["finescale_facets"]
-    table = opened.read("counts").sum(axis=(1, 2))
-    counts = {n: int(v) for n, v in zip(evaluate.COUNTS, table, strict=True)}
+    counts = _counts(opened)
     attributes = opened.attributes
     verdicts = scores.gates(
         counts,

@@ -20,16 +20,9 @@ from finescale.variables import MM_PER_DAY, VARIABLES, Kind
 
 WET_DAY = MM_PER_DAY  # [kg m-2 s-1], the wet day of VALUE and ETCCDI
 
-# Least and greatest legal value, in the units on disk. Where physics sets no upper limit only
-# infinity is refused.
+# Least and greatest legal value of a product, in the units on disk.
 VALID_RANGE: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "hurs": (0.0, 100.0),  # [%]
-        "huss": (0.0, 1.0),  # [1]
-        "rsds": (0.0, math.inf),  # [W m-2]
-        "sfcWind": (0.0, math.inf),  # [m s-1]
-        **{name: variable.valid_range for name, variable in VARIABLES.items()},
-    }
+    {name: variable.legal_range for name, variable in VARIABLES.items()}
 )
 UNBOUNDED = (-math.inf, math.inf)
 
