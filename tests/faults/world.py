@@ -51,8 +51,8 @@ PIECES = {
     "finescale.chunking.TILE": 6,
     "finescale.chunking.SLAB": 180,
     "finescale.chunking.FULL_TIME_BYTES": 4 * 1096 * 4,
-    "finescale.standardise.MOST_VALUES": 1,
-    "finescale.standardise.BLOCK_VALUES": 1,
+    "finescale.chunking.MOST_VALUES": 1,
+    "finescale.chunking.BLOCK_VALUES": 1,
 }
 """With these every stage but `weights` cuts its work on `WORLD` into six blocks or more."""
 

@@ -25,6 +25,9 @@ NAMED = re.compile(r"`((?:workflow|tests|docs|config|envs|profiles)/[\w./-]+)`")
 LINK = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
+TOY = "mosaic"
+"""The method that docs/methods/adding.md adds."""
+
 Edges = set[tuple[str, str]]
 
 
@@ -133,7 +136,7 @@ def test_sections_of_the_configuration_were_found() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_names_only_files_that_exist(page: Path) -> None:
-    named = NAMED.findall(page.read_text())
+    named = [name for name in NAMED.findall(page.read_text()) if TOY not in name]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

@@ -41,6 +41,7 @@ def test_the_right_configuration_is_planned() -> None:
     assert {p.facets["experiment_id"] for p in run.plan.products} == {"historical", "ssp245"}
 
 
+KNOWN = "tas, tasmax, tasmin, pr, hurs, huss, sfcWind, rsds, psl, uas, vas, ta850, hus850, zg500"
 FILE = {"references/OBS/synthetic": GONE, "references/OBS/path": "obs.nc"}
 ISLAND = "lat 36.125..38.875, lon -33.875..-30.125"
 FACETS = "domain, experiment_id, member_id, method, source_id, variable_id"
@@ -123,12 +124,12 @@ FORM = [
     wrong(
         "a method without its stage",
         {"methods/mine": {}},
-        "methods.mine: give `stage`, one of bcsd, interpolate",
+        "methods.mine: give `stage`, one of bcsd, qplad, maca, gard, interpolate",
     ),
     wrong(
         "a method of a stage that does not exist",
         {"methods/mine": {"stage": "bscd"}},
-        "methods.mine.stage: must be 'bcsd' or 'interpolate', found 'bscd'",
+        "methods.mine.stage: must be 'bcsd', 'qplad', 'maca', 'gard' or 'interpolate', found 'bscd'",
     ),
     wrong(
         "a choice that does not exist",
@@ -300,17 +301,17 @@ REFERENCES_BETWEEN_NAMES = [
         "an unknown variable",
         {"products/0/variable_id": "tasmx"},
         "products.0.variable_id.0: unknown variable `tasmx`; did you mean `tasmax`? "
-        "(known: tas, tasmax, tasmin, pr)",
+        f"(known: {KNOWN})",
     ),
     wrong(
         "an unknown variable of a reference",
         {"references/OBS/variables": ["rain"]},
-        "references.OBS.variables.rain: unknown variable `rain` (known: tas, tasmax, tasmin, pr)",
+        f"references.OBS.variables.rain: unknown variable `rain` (known: {KNOWN})",
     ),
     wrong(
         "a variable that only the library makes",
         {"products/0/variable_id": "dtr"},
-        "products.0.variable_id.0: unknown variable `dtr` (known: tas, tasmax, tasmin, pr)",
+        f"products.0.variable_id.0: unknown variable `dtr` (known: {KNOWN})",
     ),
     wrong(
         "a variable that neither dataset has",
@@ -322,7 +323,7 @@ REFERENCES_BETWEEN_NAMES = [
         "an unknown method",
         {"products/0/method": "bscd"},
         "products.0.method: no method named `bscd`; did you mean `bcsd`? "
-        "(defined: bcsd, interpolate)",
+        "(defined: bcsd, gard, interpolate, maca, qplad)",
     ),
     wrong(
         "an unknown domain",

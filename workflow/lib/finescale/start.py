@@ -49,7 +49,8 @@ def prepare(mapping: dict[str, Any], workflow: Any, *, library: str) -> Run:
     gc.set_threshold(NEW_OBJECTS)
     configfile = Path(workflow.configfiles[0] if workflow.configfiles else "config/config.yaml")
     try:
-        most_mb = workflow.global_resources.get("mem_mb")
+        limit = workflow.global_resources.get("mem_mb")
+        most_mb = getattr(limit, "value", limit)  # a plain number up to Snakemake 9.13
         return read(mapping, configfile, look_up=workflow.is_main_process, most_mb=most_mb)
     except FinescaleError as error:
         print(f"\nfinescale: {error}\n", file=sys.stderr)
