@@ -50,18 +50,28 @@ def test_twice_the_domain_is_twice_the_bytes(plan: Plan, tmp_path: Path) -> None
 
 
 def test_rates_are_those_of_runs_in_the_folder(plan: Plan, tmp_path: Path) -> None:
-    """A job that took its start and ten times the rate after it."""
+    """A job that took ten times what was expected; a small one moves the rate a little only."""
     (artefact, *_) = plan.stage("adjust")
     one = estimate.work(artefact)
-    taken = estimate.START + 10 * (one.seconds - estimate.START)
+    values = max(one.read, one.written) / 4e6
     file = tmp_path / "adjust" / f"{artefact.name}.tsv"
     file.parent.mkdir()
+    taken = 3 * estimate.START + 1000 * values
     file.write_text(f"s\tmax_rss\tcpu_time\n9.9\t200\t{taken}\n")
     rates = estimate.measured([plan], tmp_path)
-    assert rates["adjust"] == pytest.approx(10 * RATES["adjust"])
+    weight = estimate.KNOWN / (values + estimate.KNOWN)
+    assert rates["adjust"] == pytest.approx(1000 * (1 - weight) + RATES["adjust"] * weight)
     assert rates["bcsd"] == RATES["bcsd"], "nothing has been measured"
     file.write_text("s\tmax_rss\n9.9\t200\n")
     assert estimate.measured([plan], tmp_path) == RATES
+
+
+def test_a_job_that_only_started_says_nothing_of_its_rate(plan: Plan, tmp_path: Path) -> None:
+    (artefact, *_) = plan.stage("adjust")
+    file = tmp_path / "adjust" / f"{artefact.name}.tsv"
+    file.parent.mkdir()
+    file.write_text(f"cpu_time\n{2 * estimate.START}\n")
+    assert estimate.measured([plan], tmp_path)["adjust"] <= RATES["adjust"]
 
 
 def test_a_digest_is_five_lines_and_a_cost_needs_prices(plan: Plan) -> None:

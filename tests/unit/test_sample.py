@@ -71,12 +71,11 @@ def test_what_the_sample_took_plans_the_whole(tmp_path: Path) -> None:
     for artefact in part.plan.stage("bcsd"):
         tsv = tmp_path / "benchmarks" / "bcsd" / f"{artefact.name}.tsv"
         tsv.parent.mkdir(parents=True, exist_ok=True)
-        tsv.write_text(f"cpu_time\n{estimate.START + 7.0}\n")
+        tsv.write_text("cpu_time\n700.0\n")
     whole = run(tmp_path, **{"try": {"cells": 2, "years": 3, "active": False}})
     assert whole.config.name == load(changed(LONG)).name
     rates = estimate.measured(whole.plans, tmp_path / "benchmarks")
-    one = estimate.work(part.plan.stage("bcsd")[0])
-    assert rates["bcsd"] == pytest.approx(7.0 / (max(one.read, one.written) / 4e6))
+    assert rates["bcsd"] > 10 * estimate.RATES["bcsd"]
     assert rates["adjust"] == estimate.RATES["adjust"]
 
 

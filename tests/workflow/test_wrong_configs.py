@@ -129,7 +129,8 @@ FORM = [
     wrong(
         "a method of a stage that does not exist",
         {"methods/mine": {"stage": "bscd"}},
-        "methods.mine.stage: must be 'bcsd', 'qplad', 'maca', 'gard' or 'interpolate', found 'bscd'",
+        "methods.mine.stage: must be 'bcsd', 'qplad', 'maca', 'gard' or 'interpolate', "
+        "found 'bscd'",
     ),
     wrong(
         "a choice that does not exist",

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from finescale import words
@@ -20,27 +21,29 @@ from finescale.chunking import Shape, band, chunks
 from finescale.config import Config, Prices
 from finescale.plan import Artefact, Plan
 
-START = 1.3
+START = 0.6
 """Of a job, before it does anything [CPU s]: Python, its libraries, compiled kernels from disk."""
 ON_DISK = 0.67
 """Bytes on disk for each in memory: noisy daily temperature, compressed."""
 RATES: dict[str, float] = {
-    "reference": 0.05,
-    "simulation": 0.05,
+    "reference": 0.09,
+    "simulation": 0.6,
     "weights": 0.5,
     "coarsen": 0.02,
     "climatology": 0.02,
-    "adjust": 0.12,
+    "adjust": 0.57,
     "bcsd": 0.03,
-    "qplad": 0.03,
-    "analogs": 0.5,
-    "maca": 0.5,
-    "gard": 0.5,
-    "interpolate": 0.03,
-    "aggregate": 0.02,
-    "evaluate": 0.15,
+    "qplad": 0.12,
+    "analogs": 0.87,
+    "maca": 0.12,
+    "gard": 0.46,
+    "interpolate": 0.045,
+    "aggregate": 0.008,
+    "evaluate": 0.03,
 }
 """CPU seconds for a million values read or written, whichever are more."""
+KNOWN = 5.0
+"""Million values that these rates weigh as much as."""
 COARSE = ("adjusted", "simulation", "apply_")
 """Beginnings of the roles whose days are those of a product."""
 
@@ -237,15 +240,18 @@ def measured(plans: Iterable[Plan], benchmarks: Path) -> dict[str, float]:
     rates: dict[str, float] = {}
     for plan in plans:
         for stage in RATES.keys() - rates.keys():
-            seconds = values = 0.0
-            for artefact in plan.stage(stage):
-                taken = _cpu_time(benchmarks / stage / f"{artefact.name}.tsv")
-                if taken is not None:
-                    one = work(artefact)
-                    seconds += max(taken - START, 0.0)
-                    values += max(one.read, one.written) / 4e6
-            if values:
-                rates[stage] = seconds / values
+            known = [
+                (work(artefact), seconds)
+                for artefact in plan.stage(stage)
+                if (seconds := _cpu_time(benchmarks / stage / f"{artefact.name}.tsv")) is not None
+            ]
+            if known:
+                # Small jobs say little of the rate: most of what they take is their start, and
+                # what is known of other runs counts as so many values more.
+                start = min(3 * START, median(seconds for _, seconds in known))
+                values = sum(max(one.read, one.written) for one, _ in known) / 4e6
+                spent = sum(max(seconds - start, 0.0) for _, seconds in known)
+                rates[stage] = (spent + RATES[stage] * KNOWN) / (values + KNOWN)
     return RATES | rates
 
 
