@@ -408,7 +408,7 @@ def test_a_store_of_another_version_is_refused_before_anything_is_touched(
         place.hurt(stage)
     hurt = place.objects()
     monkeypatch.setitem(STAGE_VERSION, "coarsen", 99)
-    with pytest.raises(StoreError, match="by version 1 of stage coarsen, this is version 99"):
+    with pytest.raises(StoreError, match="by version 2 of stage coarsen, this is version 99"):
         place.heal("reference", "coarsen")
     assert place.objects() == hurt
 
