@@ -84,7 +84,7 @@ def reference(s: Sizes) -> float:
 
 def simulation(s: Sizes) -> float:
     """Return bytes: a chunk of whole series, read in float64."""
-    return 28 * s.column * s.n_days + 40e6
+    return 44 * s.column * s.n_days + 40e6
 
 
 def weights(s: Sizes) -> float:
@@ -100,12 +100,12 @@ def coarsen(s: Sizes) -> float:
 
 def climatology(s: Sizes) -> float:
     """Return bytes: for each thread sums, counts and fits of a tile, a slab of its days."""
-    return s.n_threads * (70 * SLAB * min(s.tile, s.n_fine) + 30e6)
+    return s.n_threads * (110 * SLAB * min(s.tile, s.n_fine) + 30e6)
 
 
 def adjust(s: Sizes, *, is_wide: bool) -> float:
     """Return bytes: for each thread the series of a chunk, in copies; ranks or epochs beside."""
-    per_value = 64 if is_wide else 40
+    per_value = 90 if is_wide else 66
     return s.n_threads * per_value * s.column * (s.axis + s.n_ref) + 20e6
 
 
