@@ -26,7 +26,7 @@ from finescale.errors import ContractError
 from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
-from finescale.store import Array, Piece, Store
+from finescale.store import Array, Contract, Piece, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
 Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
@@ -226,26 +226,8 @@ def run(
         every = slice(None)
         for time in slabs(len(points), chunking.SLAB):
             points[time] = solve(anomaly(points[time], coarse.days[time], every, every))
-    arrays = fields.declare(
-        variable_id,
-        days,
-        fine,
-        layout="tiles",
-        nan="mask",
-        attributes={"ancillary_variables": "filled n_corrected"},
-    )
-    arrays["filled"] = fields.flag(
-        interpolation.filled & mask, "coarse value taken from beyond one coarse cell", "near filled"
-    )
-    arrays["n_corrected"] = Array(
-        ("lat", "lon"),
-        fine.shape,
-        arrays[variable_id].chunks[1:],
-        "<i4",
-        {"long_name": "days set to a physical limit", "units": "1"},
-    )
-    own = coarse.days.calendar
-    converted = {} if days.calendar == own else {"calendar_converted_from": own}
+    arrays = declare(variable_id, days, fine, interpolation.filled & mask)
+    converted = converted_from(coarse.days, days)
     writer = work.create(arrays, {**attributes, **coarse.season, **converted}, mask=mask)
     chunks = arrays[variable_id].chunks
 
@@ -268,6 +250,46 @@ def run(
         yield "n_corrected", (tile.lat, tile.lon), np.where(mask[tile.lat, tile.lon], corrected, 0)
 
     work.fill(writer, compute, tiles(arrays[variable_id].shape, chunks))
+
+
+def declare(
+    variable_id: str,
+    days: Days,
+    fine: Grid,
+    filled: NDArray[np.bool_],
+    *,
+    corrected: str = "days set to a physical limit",
+    counts: Mapping[str, tuple[str, int]] | None = None,
+) -> dict[str, Array]:
+    """Return the arrays of a daily product: the variable, `filled`, `n_corrected` and other counts.
+
+    Parameters
+    ----------
+    filled
+        (lat, lon) fine cells of the product that are served from beyond one coarse cell.
+    corrected
+        What `n_corrected` counts in each cell.
+    counts
+        Of other counts: name -> (what it counts, the most there can be).
+    """
+    counted = {"n_corrected": (corrected, len(days)), **(counts or {})}
+    ancillary = {"ancillary_variables": " ".join(["filled", *counted])}
+    arrays = fields.declare(
+        variable_id, days, fine, layout="tiles", nan="mask", attributes=ancillary
+    )
+    arrays["filled"] = fields.flag(
+        filled, "coarse value taken from beyond one coarse cell", "near filled"
+    )
+    chunks = arrays[variable_id].chunks[1:]
+    for name, (meaning, most) in counted.items():
+        told = {"long_name": meaning, "units": "1"}
+        arrays[name] = Array(("lat", "lon"), fine.shape, chunks, "<i4", told, Contract((0, most)))
+    return arrays
+
+
+def converted_from(own: Days, days: Days) -> dict[str, str]:
+    """Return the attribute that tells a product's axis was converted; empty if it was not."""
+    return {} if days.calendar == own.calendar else {"calendar_converted_from": own.calendar}
 
 
 def product_limits(variable_id: str, *, pr_ceiling: float = np.inf) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from finescale.job import Job
 from finescale.noise import Noise
 from finescale.regression import ANALOG_KINDS, AnalogKind, Scale, Season, Transform
 from finescale.standardise import DTR_FLOOR, within
-from finescale.store import Array, Piece, Store
+from finescale.store import Piece, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
 Mode = Literal["regression", "analog_regression", "analog"]
@@ -391,10 +391,19 @@ def run(
         names = "noise_length_km", "noise_length_days", "noise_seed"
         told |= dict(zip(names, (*lengths, seed), strict=True))
     days, index = disaggregate.product_axis(future.days, calendar)
-    if days.calendar != future.days.calendar:
-        told["calendar_converted_from"] = future.days.calendar
+    told |= disaggregate.converted_from(future.days, days)
     own = _match(past.days, future.days)
-    arrays = _declare(options, variable_id, days, fine, interpolation.filled & mask)
+    pooled = {
+        "n_pooled": ("slots of the year whose amounts are those of the year", calendars.N_SLOTS)
+    }
+    arrays = disaggregate.declare(
+        variable_id,
+        days,
+        fine,
+        interpolation.filled & mask,
+        corrected=f"values of {options.variable_id} set to a limit",
+        counts=pooled if options.is_rain and options.mode == "regression" else None,
+    )
     season_of = future.series[0].season
     writer = work.create(arrays, {**attributes, **season_of, **told}, mask=mask)
     chunks = arrays[variable_id].chunks
@@ -446,30 +455,6 @@ def _stack(scales: list[Scale], x: Sequence[Values]) -> NDArray[np.float32]:
 def _limits(variable_id: str, pr_ceiling: float) -> tuple[np.float32, np.float32]:
     low, high = disaggregate.product_limits(variable_id, pr_ceiling=pr_ceiling)
     return DTR_FLOOR if variable_id == "dtr" else np.float32(low), np.float32(high)
-
-
-def _declare(
-    options: Options, variable_id: str, days: Days, fine: Grid, filled: NDArray[np.bool_]
-) -> dict[str, Array]:
-    """Return the arrays of the store."""
-    ancillary = ["filled", "n_corrected"]
-    pooled = options.is_rain and options.mode == "regression"
-    names = {"n_corrected": f"values of {options.variable_id} set to a limit"}
-    if pooled:
-        names["n_pooled"] = "slots of the year whose amounts are those of the year"
-        ancillary.append("n_pooled")
-    attributes = {"ancillary_variables": " ".join(ancillary)}
-    arrays = fields.declare(
-        variable_id, days, fine, layout="tiles", nan="mask", attributes=attributes
-    )
-    arrays["filled"] = fields.flag(
-        filled, "coarse value taken from beyond one coarse cell", "near filled"
-    )
-    for name, meaning in names.items():
-        told = {"long_name": meaning, "units": "1"}
-        chunks = arrays[variable_id].chunks[1:]
-        arrays[name] = Array(("lat", "lon"), fine.shape, chunks, "<i4", told)
-    return arrays
 
 
 # --------------------------------------------------------------------------------------

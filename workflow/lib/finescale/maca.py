@@ -34,7 +34,7 @@ from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.job import Job
 from finescale.standardise import within
-from finescale.store import Array, Contract, Piece, Store
+from finescale.store import Piece, Store
 from finescale.variables import VARIABLES
 
 BLOCK_VALUES = 2_000_000
@@ -140,7 +140,7 @@ def run(
     """Write the daily product of one variable, (time, lat, lon) on the fine grid.
 
     Beside it: `filled`, as of every product, and `n_corrected`, the days of each cell on which the
-    constructed value of a kind "*" was below 0 and was set to 0.
+    constructed value of a kind "*" was below 0, or the product was set to a physical limit.
 
     Parameters
     ----------
@@ -183,9 +183,14 @@ def run(
     mapping = QuantileMapping(method="edcdfm", trend_years=0, **parameters)
     upper = None if tasmax is None else Field(tasmax)
     days, source = disaggregate.product_axis(coarse.days, calendar)
-    arrays = _declare(variable_id, days, fine.grid, interpolation.filled & mask)
-    own = coarse.days.calendar
-    converted = {} if days.calendar == own else {"calendar_converted_from": own}
+    arrays = disaggregate.declare(
+        variable_id,
+        days,
+        fine.grid,
+        interpolation.filled & mask,
+        corrected="days constructed below 0, or set to a physical limit",
+    )
+    converted = disaggregate.converted_from(coarse.days, days)
     writer = work.create(arrays, {**attributes, **coarse.season, **converted}, mask=mask)
     shape, chunks = arrays[variable_id].shape, arrays[variable_id].chunks
 
@@ -329,29 +334,3 @@ def _shares(covering: Regions, grid: Grid, lat: slice, lon: slice) -> Floats:
     rows, columns = covering.shares(grid)
     outer = rows[:, None, lat, None] * columns[None, :, None, lon]
     return np.ascontiguousarray(outer.reshape(len(covering), -1))
-
-
-def _declare(
-    variable_id: str, days: Days, grid: Grid, filled: NDArray[np.bool_]
-) -> dict[str, Array]:
-    """Return the arrays of the store."""
-    arrays = fields.declare(
-        variable_id,
-        days,
-        grid,
-        layout="tiles",
-        nan="mask",
-        attributes={"ancillary_variables": "filled n_corrected"},
-    )
-    arrays["filled"] = fields.flag(
-        filled, "coarse value taken from beyond one coarse cell", "near filled"
-    )
-    arrays["n_corrected"] = Array(
-        ("lat", "lon"),
-        grid.shape,
-        arrays[variable_id].chunks[1:],
-        "<i4",
-        {"long_name": "days whose constructed value was below 0", "units": "1"},
-        Contract((0, len(days))),
-    )
-    return arrays

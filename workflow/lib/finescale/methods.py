@@ -130,7 +130,7 @@ def _gard(planner: Planner, case: Case) -> Inputs:
         "climatology": planner.climatology(case, case.treated, fine=True),
         "weights": planner.weights(case, "bilinear"),
     }
-    for variable in case.settings.predictors or (case.treated,):
+    for variable in _predictors(case):
         if case.settings.train_on == "reference":
             _require(variable, planner.config.references[case.reference].variables, case)
             inputs[f"train_{variable}"] = planner.coarsen(case, variable)
@@ -146,17 +146,19 @@ def _gard(planner: Planner, case: Case) -> Inputs:
 
 def _gard_parameters(planner: Planner, case: Case) -> dict[str, Any]:
     assert isinstance(case.settings, Gard)
-    predictors = list(case.settings.predictors or (case.treated,))
     own = case.settings.model_dump(exclude={"train_on"})
-    return own | {"predictors": predictors, "train": list(case.train)}
+    return own | {"predictors": list(_predictors(case)), "train": list(case.train)}
 
 
 def _gard_memory(case: Case, sizes: Sizes) -> float:
     assert isinstance(case.settings, Gard)
-    n_predictors = len(case.settings.predictors) or 1
-    return memory.gard(
-        sizes, n_predictors=n_predictors, is_analog=case.settings.mode != "regression"
-    )
+    is_analog = case.settings.mode != "regression"
+    return memory.gard(sizes, n_predictors=len(_predictors(case)), is_analog=is_analog)
+
+
+def _predictors(case: Case) -> tuple[str, ...]:
+    assert isinstance(case.settings, Gard)
+    return case.settings.predictors or (case.treated,)
 
 
 def _require(variable: str, known: Mapping[str, Any], case: Case) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from finescale import domains
 from finescale.config import Config, Domain, Products, Simulation, Try
+from finescale.plan import HISTORICAL
 from finescale.resolve import Lock, reference_key, run_facets, simulation_key
 
-HISTORICAL = "historical"
 Period = tuple[str, str]
 
 
