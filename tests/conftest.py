@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 from chain import Chain
+from trial import ROOT, Workflow
 
 from finescale import domains, reference, resolve, simulation
 from finescale.fields import Field
@@ -70,3 +74,20 @@ def standardise(chain: Chain) -> Callable[..., Field]:
         return Field(chain.keep(work))
 
     return standardised
+
+
+@pytest.fixture(scope="session")
+def local_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """Return the quickstart as it was made on this machine, once for all workers of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "local_quickstart"
+    folder.mkdir(exist_ok=True)
+    workflow = Workflow(folder)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            shutil.copy(ROOT / "config" / "config.yaml", workflow.configfile)
+            outcome = workflow.snakemake()
+            assert outcome.code == 0, outcome.text
+            (folder / "made").touch()
+    return workflow

@@ -1,9 +1,9 @@
 """Measure: `./run bench [NAME ...] [--json FILE] [--quick] [--write]`.
 
-A name is one of P1..P7 (all of them by default), `store`, `verify`, `zarr` or `methods`. Each
-benchmark is a script that prints one JSON object, {name: {"what", "ours", "unit", "peers",
-"ratio", "goal", "met", "memory", "command", "details"}}. A ratio is ours over a peer: less is
-better. Memory is the peak of ours [MB]. All of P1..P7, or --write, renew docs/benchmarks.md;
+A name is one of P1..P7 (all of them by default), `store`, `verify`, `zarr`, `methods` or
+`scaling`. Each benchmark is a script that prints one JSON object, {name: {"what", "ours", "unit",
+"peers", "ratio", "goal", "met", "memory", "command", "details"}}. A ratio is ours over a peer: less
+is better. Memory is the peak of ours [MB]. All of P1..P7, or --write, renew docs/benchmarks.md;
 --quick tries scripts at small sizes and writes no page.
 """
 
@@ -38,6 +38,7 @@ SCRIPTS = {
     "verify": "bench_verify.py",
     "zarr": "bench_zarr.py",
     "methods": "bench_methods.py",
+    "scaling": "bench_scaling.py",
 }
 PACKAGES = ("numpy", "numba", "zarr", "snakemake")
 COLUMNS = ("name", "what", "ours", "peers", "ratio", "goal", "met", "memory")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from chain import Chain
 
-from finescale import bcsd, blocks, fields
+from finescale import bcsd, blocks, engines, fields
 from finescale.blocks import tiles
 from finescale.calendars import Days
 from finescale.fields import Field
@@ -125,7 +125,7 @@ def measure(n_lat: int, n_lon: int, years: int) -> None:
     seconds: dict[str, Seconds] = {}
     with (
         tempfile.TemporaryDirectory() as name,
-        blocks.engine("threads", threads=THREADS, mem_mb=4000) as mapper,
+        engines.engine("threads", threads=THREADS, mem_mb=4000) as mapper,
     ):
         chain = Chain(Path(name), map=mapper)
         observed = reference(chain, days, fine)

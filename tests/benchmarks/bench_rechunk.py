@@ -45,7 +45,8 @@ COPIES = {"copy 1x30": (1, 30), "copy 2x15": (2, 15), "copy 2x5": (2, 5)}
 
 def passes(folder: Path, *, contract: bool) -> Callable[[], None]:
     """Return the stage's two passes, on bare zarr arrays or with all that a commit takes."""
-    from finescale.blocks import engine, name, tiles
+    from finescale.blocks import name, tiles
+    from finescale.engines import engine
     from finescale.rechunk import Scratch, block_lengths
     from finescale.store import open_store
 
@@ -77,7 +78,7 @@ def passes(folder: Path, *, contract: bool) -> Callable[[], None]:
 def stage(folder: Path) -> Callable[[], None]:
     """Return the stage as its script runs it: sources read by xarray, float64 until written."""
     from finescale import domains, reference, resolve
-    from finescale.blocks import engine
+    from finescale.engines import engine
     from finescale.job import Job
 
     facets = {"reference": "x", "variable_id": "tas"}

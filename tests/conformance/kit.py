@@ -30,7 +30,7 @@ NOISE = {"stochastic": True, "length_km": 100.0, "length_days": 1.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "gard-analog": {"stage": "gard", "settings": {"mode": "analog", "n_analogs": 10}},
     "gard-both": {"stage": "gard", "settings": {"mode": "analog_regression", "n_analogs": 60}},
-    "gard-noise": {"stage": "gard", "settings": {"transform": "cube_root", **NOISE}},
+    "gard-noise": {"stage": "gard", "settings": NOISE},
 }
 """Methods that a configuration would define, beside those that need no definition."""
 KEPT_BY: dict[str, set[Promise]] = {"gard-noise": {"variability"}}

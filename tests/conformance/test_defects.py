@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import mutants
+import numpy as np
 import pytest
 from conformance import oracles, worlds
 from conformance.kit import World
 
+from finescale import adjust
 from finescale.errors import FinescaleError
 
 
@@ -24,6 +26,10 @@ class Caught:
     world: tuple[Any, ...]
     oracle: Callable[[World, str], None]
     found: str
+
+
+def mean_left_to_quantiles(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(adjust, "mean_factors", lambda model, adjusted, *of, **o: np.ones_like(adjusted))
 
 
 CHANGING, COAST, EXACT = ("changing",), ("coast", "360_day"), ("exact",)
@@ -74,6 +80,10 @@ CAUGHT = (
     Caught(
         mutants.fields_of_ten_years,
         "gard-noise", ("twice",), oracles.noise_does_not_repeat, "noise repeats ten years later",
+    ),
+    Caught(
+        mean_left_to_quantiles,
+        "qplad", ("bending",), oracles.mean_rain_changes_as_the_model_s, r"change is \+7",
     ),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from conformance.kit import NAMES, World
 from oracles import bilinear
 
 from finescale import chunking
-from finescale.blocks import engine
+from finescale.engines import engine
 from finescale.fields import Field
 from finescale.methods import METHODS
 from finescale.variables import VARIABLES

@@ -30,6 +30,16 @@ def test_the_change_of_a_biased_model_is_kept(name: str, world: Worlds) -> None:
     oracles.the_change_is_kept(world("changing"), name)
 
 
+@pytest.mark.parametrize("name", of("mean_change"))
+def test_mean_rain_changes_as_the_model_s(name: str, world: Worlds) -> None:
+    oracles.mean_rain_changes_as_the_model_s(world("bending"), name)
+
+
+def test_a_method_that_keeps_the_change_of_quantiles_bends_that_of_the_mean(world: Worlds) -> None:
+    with pytest.raises(AssertionError, match=r"change is \+11"):
+        oracles.mean_rain_changes_as_the_model_s(world("bending"), "maca")
+
+
 @pytest.mark.parametrize("name", of("area_means"))
 def test_means_over_a_coarse_cell_are_its_adjusted_value(name: str, world: Worlds) -> None:
     oracles.area_means_are_the_adjusted_values(world("changing"), name, "tas")

@@ -119,6 +119,17 @@ def changing(folder: Path) -> World:
     return World(folder, observed, runs, TRAIN)
 
 
+def bending(folder: Path) -> World:
+    """Return a world whose model has its rain on too many days, and later on fewer: 10 % less."""
+    past = modelled("pr", OBSERVED) ** 0.6
+    future = past**1.4
+    runs = {
+        ("historical", "pr"): (OBSERVED, 4 * MM_PER_DAY / past.mean() * past),
+        ("ssp245", "pr"): (LATER, 0.9 * 4 * MM_PER_DAY / future.mean() * future),
+    }
+    return World(folder, {"pr": (OBSERVED, fine("pr", OBSERVED))}, runs, TRAIN)
+
+
 def going_on(folder: Path) -> World:
     """Return a world whose model warms by 2 K in ten years, historical and scenario alike."""
     days = decade("noleap", 2009, 2019)

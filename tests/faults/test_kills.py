@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.world import RULES, Attempt, Stop, World, contents, files, recorded, store_of
+from faults.world import METHODS, RULES, Attempt, Stop, World, contents, files, recorded, store_of
 
 from finescale.errors import StoreError
 from finescale.leases import FOLDER
@@ -30,20 +30,24 @@ MOST_IN_A_ROW = 3
 
 @dataclass(frozen=True)
 class Case:
-    """A rule and a phase to be killed in; the number is the seed of everything else."""
+    """One of some rules and a phase to be killed in; the number is the seed of everything else."""
 
     number: int
+    rules: tuple[str, ...] = RULES
 
     @property
     def rule(self) -> str:
-        return RULES[self.number % len(RULES)]
+        return self.rules[self.number % len(self.rules)]
 
     @property
     def phase(self) -> str:
-        return PHASES[self.number // len(RULES) % len(PHASES)]
+        return PHASES[self.number // len(self.rules) % len(PHASES)]
 
     def __str__(self) -> str:
         return f"{self.number}-{self.rule}-{self.phase}"
+
+
+CASES = [Case(n) for n in range(KILLS)] + [Case(n, METHODS) for n in range(KILLS // 4)]
 
 
 def many_blocks(artefacts: list[Artefact]) -> list[Artefact]:
@@ -68,7 +72,7 @@ def assert_nothing_half_made_is_read(store: Path, truth: dict[str, bytes]) -> No
             open_store(str(store))
 
 
-@pytest.mark.parametrize("case", [Case(number) for number in range(KILLS)], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_job_killed_at_any_moment_goes_on_and_makes_the_same_bytes(
     case: Case, world: World, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -22,7 +22,7 @@ import dask.threaded  # noqa: F401  imported here once, not in every child
 import pytest
 from trial import CONFIG, VARIABLES
 
-from finescale import blocks, start
+from finescale import blocks, engines, start
 from finescale.job import Job
 from finescale.plan import Artefact
 from finescale.store import CREATED, HEADER, JOURNAL, PROVENANCE, open_store
@@ -31,9 +31,12 @@ RULES = (
     "reference", "simulation", "weights", "coarsen", "climatology", "adjust", "bcsd",
     "interpolate", "aggregate", "evaluate",
 )  # fmt: skip
+METHODS = ("qplad", "analogs", "maca", "gard")
+"""Stages of the methods that have no other rules of their own."""
 LONGEST = 60  # [s] that a job may take; it takes less than one
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 WORLD = {"n_lat": 12, "n_lon": 16, "ratio": 4, "first_year": 2012, "last_year": 2015}
+PRODUCTS = [stage for stage in METHODS if stage != "analogs"]
 MAPPING: dict[str, Any] = {
     **CONFIG,
     "references": {"OBS": {"synthetic": WORLD, "variables": VARIABLES}},
@@ -45,7 +48,8 @@ MAPPING: dict[str, Any] = {
             "variables": VARIABLES,
         }
     ],
-    "products": [{**CONFIG["products"][0], "method": ["bcsd", "interpolate"]}],
+    "products": [{**CONFIG["products"][0], "method": ["bcsd", "interpolate", *PRODUCTS]}],
+    "maca": {"region_degrees": 4.0},
 }  # fmt: skip
 PIECES = {
     "finescale.chunking.TILE": 6,
@@ -147,7 +151,7 @@ class World:
     def make_all(self) -> None:
         """Make every store of the plan, one after the other in this process."""
         for artefact in parents_first(self.run.plan.artefacts.values()):
-            with blocks.engine("threads", threads=1, mem_mb=0) as mapper:
+            with engines.engine("threads", threads=1, mem_mb=0) as mapper:
                 self.make(artefact, self.stores, mapper)
 
     def undisturbed(self, artefact: Artefact, root: Path) -> Attempt:
@@ -193,7 +197,7 @@ class World:
             signal.alarm(LONGEST)
             steps = Steps(str(root), stop)
             sys.addaudithook(steps)
-            with blocks.engine("threads", threads=threads, mem_mb=0) as mapper:
+            with engines.engine("threads", threads=threads, mem_mb=0) as mapper:
 
                 def telling(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
                     def noted(task: Any) -> Any:

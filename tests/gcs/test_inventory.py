@@ -44,5 +44,6 @@ def test_a_bucket_is_listed_explained_and_cleared(bucket: str, tmp_path: Path) -
     (garbage,) = inventory.gc(bucket, [("small", after)], grace_seconds=0)
     assert (garbage.path, garbage.kind) == (paths[0], "store")
     inventory.collect(bucket, [garbage])
-    left = {key.rpartition(".zarr/")[0] + ".zarr" for key in Objects(bucket).list()}
-    assert left == {paths[1]}
+    marker = f"{store.MARKERS}/{paths[1]}"
+    left = {key.partition(".zarr")[0] + ".zarr" for key in Objects(bucket).list()}
+    assert left == {paths[1], marker}

@@ -53,9 +53,10 @@ def make(root: str, before_block: Hook = lambda n: None) -> list[int]:
 
 
 def content(root: str) -> dict[str, bytes]:
-    """Return every object below a root but for facts of the run."""
+    """Return every object below a root but for facts of the run and markers."""
     objects = Objects(root)
-    return {key: objects.get(key) for key in objects.list() if not key.endswith(store.PROVENANCE)}
+    keys = (key for key in objects.list() if not key.startswith(store.MARKERS))
+    return {key: objects.get(key) for key in keys if not key.endswith(store.PROVENANCE)}
 
 
 @pytest.fixture(scope="module")

@@ -107,11 +107,17 @@ def test_every_method_keeps_the_warming_of_its_model(method: str, product: Open)
     assert change(product, method, "tas") == pytest.approx(3.26, abs=0.10)
 
 
+def test_qplad_keeps_the_change_of_mean_rain(product: Open) -> None:
+    """-9.1 % of the model's -8.9 %; QDM alone, without the factor of the mean, has -4.8 %."""
+    kept, model = (100 * change(product, name, "pr") for name in ("qplad", "interpolate"))
+    assert model == pytest.approx(-8.9, abs=0.1)
+    assert abs(kept - model) <= 1.0
+
+
 @pytest.mark.parametrize(
-    ("method", "percent"),
-    [("bcsd", -7.4), ("qplad", -4.7), ("maca", -4.8), ("gard", -6.6), ("gard-noise", -5.6)],
+    ("method", "percent"), [("bcsd", -7.4), ("maca", -4.8), ("gard", -6.6), ("gard-noise", -5.6)]
 )
-def test_no_method_keeps_the_change_of_mean_rain(
+def test_no_other_method_keeps_the_change_of_mean_rain(
     method: str, percent: float, product: Open
 ) -> None:
     """The model has -8.9 %: light rain it has too often lessens, heavy rain grows.
@@ -119,7 +125,6 @@ def test_no_method_keeps_the_change_of_mean_rain(
     Methods that keep the ratio of each quantile weigh these ratios by observed amounts, in which
     light rain counts less (docs/methods/comparison.md). An upward change would be an error.
     """
-    assert 100 * change(product, "interpolate", "pr") == pytest.approx(-8.9, abs=0.1)
     assert 100 * change(product, method, "pr") == pytest.approx(percent, abs=0.3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar as months
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import pandas as pd
 import pytest
 from chain import Chain, grids
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import gamma
 
-from finescale import adjust, jitter
-from finescale.adjust import QuantileMapping, Series
+from finescale import adjust, epochs, jitter
+from finescale.adjust import Adjusted, QuantileMapping, Series
 from finescale.calendars import Days
 from finescale.errors import ContractError, SourceError, StoreError
 from finescale.fields import Field
@@ -142,28 +144,161 @@ def test_the_step_equals_a_plain_implementation(variable_id: str) -> None:
 
 
 # --------------------------------------------------------------------------------------
+# The change of the mean
+
+QDM = QuantileMapping(15, "weibull", "parametric", 0, 1.0, 3, "qdm", dry_floor=0.5)
+KEEPING = replace(QDM, keep_mean_change=True)
+PAST, FUTURE = oracles.decade("noleap", 1981, 2000), oracles.decade("noleap", 2071, 2090)
+
+
+def gamma_rain(
+    days: Days, *, shape: float, wet: float, mean: float, seed: int, season: float = 0.0
+) -> Values:
+    """Return rain [kg m-2 s-1] of 20 years: each day has the same 20 amounts, in random years.
+
+    So no month's mean changes by chance. Wet days have at least 1 mm/day; winter has more of it,
+    and with `season` also more even amounts.
+    """
+    rng = np.random.default_rng(seed)
+    ranks = rng.permuted(np.tile(np.arange(20), (365, 4, 1)), axis=2).transpose(2, 0, 1)
+    probability = (ranks.reshape(len(days), 4) + 0.5) / 20
+    cycle = np.cos(2 * np.pi * (days.ordinal - days.ordinal[0]) / 365)[:, None]
+    shape = shape * (1 + season * cycle)
+    amount = stats.gamma.ppf(np.maximum(1 - (1 - probability) / wet, 0), shape, scale=mean / shape)
+    return np.where(probability > 1 - wet, 1 + amount, 0.0) * (1.3 + 0.3 * cycle) * MM_PER_DAY
+
+
+def bent_world() -> tuple[Series, Series]:
+    """Return observations, and a model whose days become fewer and its heavy rain heavier."""
+    observed = gamma_rain(PAST, shape=1.4, wet=0.3, mean=5.0, seed=1)
+    runs = [
+        gamma_rain(PAST, shape=0.9, wet=0.5, mean=5.0, seed=2),
+        gamma_rain(FUTURE, shape=0.6, wet=0.4, mean=6.0, seed=3, season=0.3),
+    ]
+    axis = Days.concatenate([PAST, FUTURE])
+    trained = np.ones(len(PAST), np.bool_)
+    return Series(observed, PAST, trained), Series(np.concatenate(runs), axis, axis.year <= 2000)
+
+
+def changes_of_the_mean(values: Values) -> Values:
+    """Return the change of each month's mean over all cells, past to future [percent]."""
+    past, future = (
+        [v[d.month == m].mean() for m in range(1, 13)]
+        for d, v in zip((PAST, FUTURE), np.split(values.astype(float), 2), strict=True)
+    )
+    return 100 * (np.divide(future, past) - 1)
+
+
+def kept(ref: Series, sim: Series, mapping: QuantileMapping = KEEPING, **options: Any) -> Adjusted:
+    n = ref.values.shape[1]
+    place = {"lat": 30.0 + np.arange(n), "lon": np.full(n, 5.0)}
+    return adjust.adjust_series(ref, sim, mapping, variable_id="pr", **place, **options)
+
+
+def the_change_of_mean_rain_is_the_model_s(mapping: QuantileMapping) -> None:
+    """In each month, to 0.1 percentage points; the training mean is that observed, to 0.5 %."""
+    ref, sim = bent_world()
+    made = kept(ref, sim, mapping).values
+    trained = made[sim.train].mean() / ref.values.mean()
+    assert abs(trained - 1) <= 0.005, f"training mean: {trained:.3f} of that observed"
+    worst = np.abs(changes_of_the_mean(made) - changes_of_the_mean(sim.values)).max()
+    assert worst <= 0.1, f"change of a month's mean: {worst:.2f} percentage points off"
+
+
+def test_the_change_of_mean_rain_is_the_model_s() -> None:
+    """The model's mean lessens by 8.0 to 10.8 %; by QDM alone it grows by up to 3 %."""
+    the_change_of_mean_rain_is_the_model_s(KEEPING)
+    with pytest.raises(AssertionError, match=r"month's mean: 12\.\d"):
+        the_change_of_mean_rain_is_the_model_s(QDM)
+
+
+@pytest.mark.parametrize(
+    ("defect", "found"),
+    [
+        ({"smooth_days": 365}, r"month's mean: 1\.\d"),  # one factor for all seasons
+        ({"span_years": 1}, r"month's mean: 0\.\d"),  # each year's weather is a change
+        ({"train": np.arange(40 * 365) >= 20 * 365}, "training mean: 1.1"),  # since the end
+    ],
+)
+def test_a_factor_of_other_windows_is_noticed(
+    defect: dict[str, Any], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = epochs.trend
+    monkeypatch.setattr(epochs, "trend", lambda *of, **o: right(*of, **{**o, **defect}))
+    with pytest.raises(AssertionError, match=found):
+        the_change_of_mean_rain_is_the_model_s(KEEPING)
+
+
+def test_a_perfect_model_is_returned_with_its_mean_change() -> None:
+    """In and after training, where decades differ: drizzle, which is no rain, must not count.
+
+    Of the mean of all days, drizzle as well, wet days are off by several percent.
+    """
+    days = oracles.decade("noleap", 1971, 2030)
+    rng = np.random.default_rng(5)
+    rain = rng.gamma(0.4, 6.0, (len(days), 3)) * MM_PER_DAY
+    drizzle = rain < MM_PER_DAY
+    rain[(days.year > 2005)[:, None] & drizzle] *= 0.2
+    trained = (days.year >= 1981) & (days.year <= 2010)
+    whole = Series(rain.astype(np.float32), days, trained)
+    made = kept(whole, whole).values
+    assert not made[drizzle].any()
+    np.testing.assert_allclose(
+        made[~drizzle & trained[:, None]], whole.values[~drizzle & trained[:, None]], rtol=1e-6
+    )
+
+
+def test_dry_days_ranks_and_other_cells_know_nothing_of_it() -> None:
+    """Zeros stay zeros; each cell has its own factors, one without values has none."""
+    ref, sim = bent_world()
+    sim.values[:, 2] = np.nan
+    made, plain = (kept(ref, sim, mapping, ranks=True) for mapping in (KEEPING, QDM))
+    np.testing.assert_array_equal(made.rank, plain.rank)
+    np.testing.assert_array_equal(made.values == 0, plain.values == 0)
+    assert np.isnan(made.values[:, 2]).all() and not np.isnan(np.delete(made.values, 2, 1)).any()
+    first = [Series(s.values[:, :1], s.days, s.train) for s in (ref, sim)]
+    np.testing.assert_array_equal(kept(*first).values, made.values[:, :1])
+
+
+def test_a_factor_has_bounds() -> None:
+    """Where a model that was dry has rain later there is nothing to scale by."""
+    ref, sim = bent_world()
+    sim.values[: len(PAST)] *= 0.05
+    made, plain = (kept(ref, sim, mapping).values for mapping in (KEEPING, QDM))
+    factor = made[plain > 0] / plain[plain > 0]
+    assert factor.max() <= 2.0 * (1 + 1e-6)
+    assert factor.max() > 1.9
+
+
+# --------------------------------------------------------------------------------------
 # The stage
 
 
-def test_historical_and_scenario_are_parts_of_one_mapping(chain: Chain) -> None:
+@pytest.mark.parametrize("name", ["tas", "pr"])
+def test_historical_and_scenario_are_parts_of_one_mapping(name: str, chain: Chain) -> None:
     """Padding each experiment with the other: no window ends where historical does."""
     _, grid = grids()
     days = oracles.decade("noleap", 1991, 2010)
     split = int(np.searchsorted(days.year, 2001))
-    truth = oracles.temperature(days[:split], grid)
-    model = oracles.temperature(days, grid, seed=2, warming=2.0) + 3.0
-    ref = chain.daily("coarsen", "obs", "tas", days[:split], grid, truth)
-    past = chain.daily("simulation", "past", "tas", days[:split], grid, model[:split])
-    future = chain.daily("simulation", "future", "tas", days[split:], grid, model[split:])
-    whole = chain.daily("simulation", "whole", "tas", days, grid, model)
+    if name == "tas":
+        truth = oracles.temperature(days[:split], grid)
+        model = oracles.temperature(days, grid, seed=2, warming=2.0) + 3.0
+        options: dict[str, Any] = {}
+    else:
+        truth, model = oracles.rain(days[:split], grid), oracles.rain(days, grid, seed=2)
+        options = {"method": "qdm", "year_window": 5, "keep_mean_change": True}
+    ref = chain.daily("coarsen", "obs", name, days[:split], grid, truth)
+    past = chain.daily("simulation", "past", name, days[:split], grid, model[:split])
+    future = chain.daily("simulation", "future", name, days[split:], grid, model[split:])
+    whole = chain.daily("simulation", "whole", name, days, grid, model)
     parts = [
-        Field(chain.adjust("past", ref, past, future, target="hist")),
-        Field(chain.adjust("future", ref, past, future)),
+        Field(chain.adjust("past", ref, past, future, target="hist", **options)),
+        Field(chain.adjust("future", ref, past, future, **options)),
     ]
     joined = np.concatenate([part.read() for part in parts])
-    assert np.array_equal(joined, Field(chain.adjust("whole", ref, whole)).read())
+    assert np.array_equal(joined, Field(chain.adjust("whole", ref, whole, **options)).read())
     assert [len(part.days) for part in parts] == [split, len(days) - split]
-    alone = Field(chain.adjust("alone", ref, past)).read()
+    alone = Field(chain.adjust("alone", ref, past, **options)).read()
     assert not np.array_equal(alone, parts[0].read())
 
 

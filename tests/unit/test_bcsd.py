@@ -15,7 +15,7 @@ import pytest
 from chain import Chain, Mapper, grids, in_order
 
 from finescale import bcsd, chunking
-from finescale.blocks import engine
+from finescale.engines import engine
 from finescale.fields import Field
 
 

@@ -21,7 +21,9 @@ from finescale.calendars import Days
 from finescale.job import Job
 from finescale.plan import Artefact, Plan
 
-COMMANDS = ("plan", "ls", "why", "verify", "heal", "trace", "gc", "resolve", "schema")
+COMMANDS = (
+    "plan", "ls", "why", "verify", "heal", "trace", "gc", "resolve", "doctor", "schema",
+)  # fmt: skip
 COMMAND = Path(__file__).parents[2] / "workflow" / "bin" / "finescale"
 FILE = {
     "references/OBS/synthetic": GONE,

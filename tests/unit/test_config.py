@@ -126,6 +126,13 @@ def test_what_a_stage_fixes_of_adjust_holds_unless_the_method_says_otherwise() -
     assert made.adjusted("mine", {"method": "qdm"}).method == "edcdfm"
 
 
+def test_a_mean_change_is_kept_on_one_axis_only() -> None:
+    """Of edcdfm, which maps each period by itself, training and future have no common factor."""
+    kept = small(methods={"mine": {"stage": "qplad", "adjust": {"method": "edcdfm"}}})
+    with pytest.raises(ConfigError, match="`keep_mean_change` needs all years mapped on one axis"):
+        kept.adjusted("mine", {"method": "qdm", "keep_mean_change": True})
+
+
 def test_settings_are_what_the_method_says_else_the_block_else_the_section() -> None:
     """So that a method whose name says how it differs differs so in every block."""
     smooth, sharp = {"fill": "smooth"}, {"interpolation": "mean_preserving"}

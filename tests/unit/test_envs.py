@@ -22,9 +22,14 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
 # Runtime libraries of pyproject.toml without which a conda environment still computes every stage.
 PIP_ONLY = {
+    "dask-jobqueue": "only for Dask over several Slurm jobs or nodes",
+    "dask-kubernetes": "only for Dask over several pods",
+    "kubernetes": "only for the main process of a run in pods",
     "pygments": "presentation",
     "rich": "presentation",
     "s3fs": "only for stores on S3",
+    "snakemake-executor-plugin-kubernetes": "only for the main process of a run in pods",
+    "snakemake-storage-plugin-gcs": "only for stores in a bucket",
 }
 # What conda adds: ESMF, which has no wheel, and what goes with it or with a cluster.
 CONDA_ONLY = {
@@ -32,7 +37,6 @@ CONDA_ONLY = {
     "esmpy",
     "flox",
     "python",
-    "snakemake-executor-plugin-slurm",
     "xesmf",
 }
 

@@ -10,8 +10,8 @@ from chain import Chain, grids
 from scipy.special import ndtr
 
 from finescale import chunking, gard
-from finescale.blocks import engine
 from finescale.calendars import Days, slots, standard_slots
+from finescale.engines import engine
 from finescale.errors import ConfigError, ContractError
 from finescale.fields import Field
 from finescale.gard import Options

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from finescale import analogs, chunking, fields, maca
-from finescale.blocks import engine, tiles
+from finescale.blocks import tiles
 from finescale.calendars import Days, standard_slots
+from finescale.engines import engine
 from finescale.fields import Field
 from finescale.grids import Grid
 from finescale.store import Contract, Store

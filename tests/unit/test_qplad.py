@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from finescale import calendars, chunking, qplad
-from finescale.blocks import engine
 from finescale.calendars import Days
+from finescale.engines import engine
 from finescale.fields import Field
 from finescale.variables import MM_PER_DAY
 

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from finescale import chunking, fields, manifest, rechunk
-from finescale.blocks import engine, slabs, tiles
+from finescale.blocks import slabs, tiles
 from finescale.calendars import Days
+from finescale.engines import engine
 from finescale.errors import ConfigError, StoreError
 from finescale.fields import Field
 from finescale.grids import Grid

@@ -36,7 +36,10 @@ def small(tmp_path: Path) -> tuple[dict[str, object], SimpleNamespace]:
         ],
     }
     return mapping, SimpleNamespace(
-        global_resources={}, configfiles=[tmp_path / "small.yaml"], is_main_process=True
+        global_resources={},
+        configfiles=[tmp_path / "small.yaml"],
+        is_main_process=True,
+        storage_settings=SimpleNamespace(default_storage_prefix=None),
     )
 
 
@@ -60,12 +63,39 @@ def test_only_the_main_process_writes_the_lock(
         monkeypatch.setenv(name, "")
     mapping, workflow = small
     lock = workflow.configfiles[0].with_suffix(".lock.json")
-    job = SimpleNamespace(
-        global_resources={}, configfiles=workflow.configfiles, is_main_process=False
-    )
+    job = SimpleNamespace(**{**vars(workflow), "is_main_process": False})
     with pytest.raises(SystemExit):
         start.prepare(mapping, job, library="lib")
     assert not lock.exists()
     made = start.prepare(mapping, workflow, library="lib")
     assert lock.exists()
     assert start.prepare(mapping, job, library="lib").plan == made.plan
+
+
+def test_config_and_lock_travel_to_jobs_without_a_shared_file_system(
+    small: tuple[dict[str, object], SimpleNamespace],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Snakemake leaves out what lies outside of the working directory, and the lock anyway."""
+    for name in (*start.ONE_THREAD, "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    mapping, workflow = small
+    (tmp_path / "small.yaml").write_text("name: small")
+    workflow.storage_settings.default_storage_prefix = "s3://bucket/run/"
+    workflow.config_settings = SimpleNamespace(configfiles=list(workflow.configfiles))
+    run = start.prepare(mapping, workflow, library="lib")
+    assert run.config.stores == "s3://bucket/run/stores"
+    assert run.results == "s3://bucket/run/results/small"
+    sent, lock = workflow.configfiles
+    assert workflow.config_settings.configfiles == [sent]
+    assert (sent.name, lock.name) == ("small.yaml", "small.lock.json")
+    assert tmp_path / "work" in sent.parents and sent.parent == lock.parent
+    assert lock.read_bytes() == (tmp_path / "small.lock.json").read_bytes()
+
+
+@pytest.mark.parametrize("root", ["/mnt/stores", "gs://other/stores"])
+def test_a_root_of_stores_that_says_where_it_is_stays_there(root: str) -> None:
+    assert start._below("gs://bucket/run", root) == root

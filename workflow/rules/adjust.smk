@@ -16,6 +16,7 @@ rule adjust:
     threads: cores("adjust")
     resources:
         mem_mb=memory("adjust"),
+        runtime=runtime("adjust"),
         disk_mb=disk("adjust"),
     log:
         "logs/adjust/{artefact}.log",

@@ -16,6 +16,7 @@ rule aggregate:
     threads: cores("aggregate")
     resources:
         mem_mb=memory("aggregate"),
+        runtime=runtime("aggregate"),
         disk_mb=disk("aggregate"),
     log:
         "logs/aggregate/{artefact}.log",

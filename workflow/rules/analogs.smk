@@ -16,6 +16,7 @@ rule analogs:
     threads: cores("analogs")
     resources:
         mem_mb=memory("analogs"),
+        runtime=runtime("analogs"),
         disk_mb=disk("analogs"),
     log:
         "logs/analogs/{artefact}.log",

@@ -16,6 +16,7 @@ rule bcsd:
     threads: cores("bcsd")
     resources:
         mem_mb=memory("bcsd"),
+        runtime=runtime("bcsd"),
         disk_mb=disk("bcsd"),
     log:
         "logs/bcsd/{artefact}.log",

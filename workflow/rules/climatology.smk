@@ -16,6 +16,7 @@ rule climatology:
     threads: cores("climatology")
     resources:
         mem_mb=memory("climatology"),
+        runtime=runtime("climatology"),
         disk_mb=disk("climatology"),
     log:
         "logs/climatology/{artefact}.log",

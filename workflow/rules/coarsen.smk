@@ -16,6 +16,7 @@ rule coarsen:
     threads: cores("coarsen")
     resources:
         mem_mb=memory("coarsen"),
+        runtime=runtime("coarsen"),
         disk_mb=disk("coarsen"),
     log:
         "logs/coarsen/{artefact}.log",

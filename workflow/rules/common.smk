@@ -9,12 +9,18 @@ import sys
 LIBRARY = str(workflow.current_basedir.join("../lib").get_path_or_uri(secret_free=False))
 sys.path.insert(0, LIBRARY)
 
-from finescale import estimate, start, summary
+from finescale import estimate, failures, start, summary
 
 RUN = start.prepare(config, workflow, library=LIBRARY)
 CONFIG, PLAN = RUN.config, RUN.plan
 FIGURES = summary.figure_groups(PLAN)
-config["lock"] = RUN.lock
+# What a profile says that the Snakemakes inside each of its jobs take [MB].
+NESTED_MB = workflow.resource_settings._parsed_default_resources.get("snakemake_mb").value or 0
+# Sources, logs and compiled functions of a job without a shared file system [MB].
+POD_MB = 1000
+config.update(lock=RUN.lock, stores=CONFIG.stores)
+if workflow.is_main_process:
+    failures.heed(config)
 
 
 wildcard_constraints:
@@ -74,16 +80,39 @@ def memory(stage):
     """Return a resources function: predicted memory, more after each failed attempt."""
 
     def mem_mb(wildcards, attempt):
-        return round(PLAN.artefacts[stage, wildcards.artefact].mem_mb * (1 + 0.5 * (attempt - 1)))
+        return _grown(PLAN.artefacts[stage, wildcards.artefact].mem_mb, attempt)
 
     return mem_mb
 
 
+def megabytes(need):
+    """Return a resources function: memory that no plan tells, more after each failed attempt."""
+
+    def mem_mb(wildcards, attempt):
+        return _grown(need, attempt)
+
+    return mem_mb
+
+
+def _grown(need, attempt):
+    return NESTED_MB + round(need * (1 + 0.5 * (attempt - 1)))
+
+
+def runtime(stage):
+    """Return a resources function: minutes that a job may take, twice as many after a failure."""
+
+    def minutes(wildcards, attempt):
+        return estimate.minutes(PLAN.artefacts[stage, wildcards.artefact], attempt)
+
+    return minutes
+
+
 def disk(stage):
-    """Return a resources function: what a job writes."""
+    """Return a resources function: what a job writes, beside logs if that goes to a bucket."""
 
     def disk_mb(wildcards):
-        return estimate.disk_mb(PLAN.artefacts[stage, wildcards.artefact])
+        own = estimate.disk_mb(PLAN.artefacts[stage, wildcards.artefact])
+        return POD_MB if "://" in CONFIG.stores else own
 
     return disk_mb
 
@@ -141,15 +170,16 @@ def report_spec(rule):
 
 
 def opening_words():
-    """Return what the run will take, for its begin."""
+    """Return what the run will take, for its begin; what failed in the last one is forgotten."""
+    failures.forget(config)
     return summary.opening_words(RUN)
 
 
 def closing_words():
     """Return where the results lie, for the end of a run."""
-    return summary.closing_words(CONFIG, PLAN)
+    return summary.closing_words(RUN)
 
 
 def failing_words(log):
-    """Return what to do about a failed run."""
-    return summary.failing_words(CONFIG, log)
+    """Return what failed, and what to do about it."""
+    return summary.failing_words(config, workflow.scheduler, log)

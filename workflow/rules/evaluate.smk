@@ -16,6 +16,7 @@ rule evaluate:
     threads: cores("evaluate")
     resources:
         mem_mb=memory("evaluate"),
+        runtime=runtime("evaluate"),
         disk_mb=disk("evaluate"),
     log:
         "logs/evaluate/{artefact}.log",

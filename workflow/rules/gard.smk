@@ -17,6 +17,7 @@ rule gard:
     threads: cores("gard")
     resources:
         mem_mb=memory("gard"),
+        runtime=runtime("gard"),
         disk_mb=disk("gard"),
     log:
         "logs/gard/{artefact}.log",

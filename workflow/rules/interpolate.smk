@@ -16,6 +16,7 @@ rule interpolate:
     threads: cores("interpolate")
     resources:
         mem_mb=memory("interpolate"),
+        runtime=runtime("interpolate"),
         disk_mb=disk("interpolate"),
     log:
         "logs/interpolate/{artefact}.log",

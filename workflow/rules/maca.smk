@@ -17,6 +17,7 @@ rule maca:
     threads: cores("maca")
     resources:
         mem_mb=memory("maca"),
+        runtime=runtime("maca"),
         disk_mb=disk("maca"),
     log:
         "logs/maca/{artefact}.log",

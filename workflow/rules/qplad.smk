@@ -16,6 +16,7 @@ rule qplad:
     threads: cores("qplad")
     resources:
         mem_mb=memory("qplad"),
+        runtime=runtime("qplad"),
         disk_mb=disk("qplad"),
     log:
         "logs/qplad/{artefact}.log",

@@ -16,6 +16,7 @@ rule reference:
     threads: cores("reference")
     resources:
         mem_mb=memory("reference"),
+        runtime=runtime("reference"),
         disk_mb=disk("reference"),
     log:
         "logs/reference/{artefact}.log",

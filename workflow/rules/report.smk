@@ -14,7 +14,7 @@ rule index_products:
     params:
         spec=report_spec("index_products"),
     resources:
-        mem_mb=700,
+        mem_mb=megabytes(700),
     log:
         results("logs/index_products.log"),
     benchmark:
@@ -37,7 +37,7 @@ rule tabulate_scores:
     params:
         spec=report_spec("tabulate_scores"),
     resources:
-        mem_mb=700,
+        mem_mb=megabytes(700),
     log:
         results("logs/tabulate_scores.log"),
     benchmark:
@@ -55,7 +55,7 @@ rule check_gates:
     output:
         gates=results("gates.json"),
     resources:
-        mem_mb=700,
+        mem_mb=megabytes(700),
     log:
         results("logs/check_gates.log"),
     benchmark:
@@ -86,7 +86,7 @@ rule draw_maps:
     params:
         spec=figure_spec,
     resources:
-        mem_mb=1500,
+        mem_mb=megabytes(1500),
     log:
         results("logs/draw_maps/{figure}.log"),
     benchmark:
@@ -109,7 +109,7 @@ rule write_summary:
     params:
         spec=report_spec("write_summary"),
     resources:
-        mem_mb=700,
+        mem_mb=megabytes(700),
     log:
         results("logs/write_summary.log"),
     benchmark:

@@ -16,6 +16,7 @@ rule simulation:
     threads: cores("simulation")
     resources:
         mem_mb=memory("simulation"),
+        runtime=runtime("simulation"),
         disk_mb=disk("simulation"),
     log:
         "logs/simulation/{artefact}.log",

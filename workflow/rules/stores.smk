@@ -14,7 +14,7 @@ rule verify_stores:
     params:
         spec=report_spec("verify_stores"),
     resources:
-        mem_mb=700,
+        mem_mb=megabytes(700),
     log:
         results("logs/verify_stores.log"),
     benchmark:
@@ -30,7 +30,7 @@ rule verify:
     params:
         spec=report_spec("verify"),
     resources:
-        mem_mb=700,
+        mem_mb=megabytes(700),
     log:
         results("logs/verify.log"),
     conda:

@@ -16,6 +16,7 @@ rule weights:
     threads: cores("weights")
     resources:
         mem_mb=memory("weights"),
+        runtime=runtime("weights"),
         disk_mb=disk("weights"),
     log:
         "logs/weights/{artefact}.log",

@@ -6,6 +6,8 @@ that a value is ranked in (`quantiles`), and the slow change that is taken out b
 
     trend_years   running mean of months, "+" only; put back after
     epoch_years   climatology of the years around; left to the product stage to put back
+
+A map of quantiles bends the change of the mean of a ratio; `keep_mean_change` puts it right.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class QuantileMapping:
     epoch_years: int = 0
     max_ratio: float = 2.0
     dry_floor: float = 0.0
+    keep_mean_change: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,15 +206,17 @@ def adjust_series(
     Kind "+" with `trend_years`: the trend of `ref` and of the training days of `sim` is taken out
     before the distributions are built, each from training years alone; the trend of the whole axis
     of `sim` is taken out before mapping and put back after. With `epoch_years` that of `sim` is
-    taken out and returned beside. pr: dry days are jittered before, 0 after.
+    taken out and returned beside. pr: dry days are jittered before, 0 after. Kind "*" with
+    `keep_mean_change`: what is mapped has, at last, the change of the model's mean.
 
     References
     ----------
     Thrasher et al. (2012), doi:10.5194/hess-16-3309-2012; Abatzoglou & Brown (2012),
-    doi:10.1002/joc.2312.
+    doi:10.1002/joc.2312; Pierce et al. (2015), doi:10.1175/JHM-D-14-0236.1.
     """
     variable = VARIABLES[variable_id]
     threshold = mapping.dry_threshold * MM_PER_DAY if variable_id == "pr" else 0.0
+    keeps = mapping.keep_mean_change and variable.kind == "*"
     trained_ref, trained_hist, whole = _select(ref, ref.train), _select(sim, sim.train), sim
     back: Values | float = 0.0
     left = None
@@ -235,16 +240,50 @@ def adjust_series(
             _jitter(s, mapping, variable_id, lat, lon) for s in (trained_ref, trained_hist, whole)
         )
 
-    def quantiles(*, rank: bool) -> Values:
+    def quantiles(chosen: slice, *, rank: bool) -> Values:
         return quantile_series(
-            trained_ref, trained_hist, whole, mapping, period,
+            trained_ref, trained_hist, whole, mapping, chosen,
             variable_id=variable_id, season=season, rank=rank,
         )  # fmt: skip
 
-    mapped = quantiles(rank=False)
+    mapped = quantiles(slice(None) if keeps else period, rank=False)
     if threshold > 0:
         mapped = restore_dry(mapped, threshold=threshold)
-    return Adjusted(mapped + back, quantiles(rank=True) if ranks else None, left)
+    if keeps:
+        model = restore_dry(whole.values, threshold=threshold)
+        factors = mean_factors(model, mapped, sim, mapping, floor=variable.trace)
+        mapped = (mapped * factors)[period]
+    return Adjusted(mapped + back, quantiles(period, rank=True) if ranks else None, left)
+
+
+def mean_factors(
+    model: Values, adjusted: Values, axis: Series, mapping: QuantileMapping, *, floor: float
+) -> NDArray[np.float64]:
+    """Return factors that give the mean of `adjusted` the change that `model` has, (time, cell).
+
+    A change is that of a window of days and years, as of the mapping, to those of the training
+    years. A factor is at most `max_ratio`, at least its inverse; all are 1 where both are equal.
+
+    Parameters
+    ----------
+    model, adjusted : (time, cell)
+        Of kind "*", on the days of `axis`; dry days, those of `adjusted`, are 0.
+    floor : float
+        Means below it count as that [units of `model`].
+
+    References
+    ----------
+    Pierce et al. (2015), doi:10.1175/JHM-D-14-0236.1: "PresRat".
+    """
+    change, bent = (
+        epochs.trend(
+            values, axis.days, train=axis.train, span_years=mapping.year_window,
+            smooth_days=2 * mapping.half_window + 1, kind="*", floor=floor,
+        )
+        for values in (model, adjusted)
+    )  # fmt: skip
+    change /= bent
+    return np.clip(change, 1 / mapping.max_ratio, mapping.max_ratio, out=change)
 
 
 def quantile_series(

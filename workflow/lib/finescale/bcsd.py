@@ -64,9 +64,8 @@ def run(
     """
     coarse = Field(adjusted)
     kind = VARIABLES[coarse.variable_id].kind
-    base = coarse_climatology.read(coarse.variable_id)
     upper = None if tasmax is None else Field(tasmax)
-    valid = (adjusted.read("valid") == 1) & ~np.isnan(base).any(axis=0)
+    valid = (adjusted.read("valid") == 1) & fields.complete(coarse_climatology, coarse.variable_id)
     mask = fields.complete(fine_climatology, coarse.variable_id)
     ends = {"coarse": coarse.grid, "fine": fields.read_grid(fine_climatology)}
     means = None
@@ -74,10 +73,15 @@ def run(
         means = area_means(area_weights, **ends, mask=mask, min_valid_fraction=min_valid_fraction)
 
     def anomaly(
-        block: NDArray[np.float32], days: Days, lat: slice, lon: slice
-    ) -> NDArray[np.float32]:
-        clim = base[standard_slots(days), lat, lon]
-        return block / clim if kind == "*" else block - clim
+        lat: slice, lon: slice
+    ) -> Callable[[NDArray[np.float32], Days], NDArray[np.float32]]:
+        cycle = coarse_climatology.read(coarse.variable_id, (slice(None), lat, lon))
+
+        def departures(block: NDArray[np.float32], days: Days) -> NDArray[np.float32]:
+            clim = cycle[standard_slots(days)]
+            return block / clim if kind == "*" else block - clim
+
+        return departures
 
     def finish(
         tile: Tile, count: NDArray[np.int32]

@@ -1,4 +1,4 @@
-"""Blocks: one function mapped over tiles of a store, and where that runs.
+"""Blocks: one function mapped over tiles of a store (`engines` decides where).
 
 A task is one tile: it reads regions of its inputs, computes, and hands regions to the writer.
 Blocks never see each other, so neither tiling order, threads nor workers change a bit.
@@ -6,8 +6,7 @@ Blocks never see each other, so neither tiling order, threads nor workers change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finescale import store
-from finescale.errors import ConfigError
 from finescale.store import Array, Piece, Region, Writer
-
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-
-JOB_RESERVE_MB = 450
-"""Two Snakemakes (300) and a Dask scheduler with its client (150), measured."""
-WORKER_MB = 800
-"""Least memory worth a worker process of its own: the imports alone take 250."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +86,7 @@ def keys(task: Task, arrays: Mapping[str, Array]) -> set[str]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # Dask names tasks by it: all arrays of the writer, printed
 class Fill:
     """The task of a block: write every piece that `compute` yields for it."""
 
@@ -106,96 +97,3 @@ class Fill:
         """Compute and write one block."""
         rows = self.writer.write_block(name(task), self.compute(task))
         assert {row.key for row in rows} == keys(task, self.writer.arrays), name(task)
-
-
-@contextmanager
-def engine(kind: str, *, threads: int, mem_mb: int, scratch: str | None = None) -> Iterator[Mapper]:
-    """Give a function that maps tasks, where the profile wants them to run.
-
-    Parameters
-    ----------
-    kind
-        `threads` of this process, or a `cluster` of Dask workers inside this job.
-    threads, mem_mb
-        What the job has.
-    scratch
-        Folder for spilling.
-    """
-    if kind == "threads":
-        yield _in_threads(threads)
-    elif kind == "cluster":
-        with _cluster(threads, mem_mb, scratch) as client:
-            yield _on_cluster(client)
-    else:
-        raise ConfigError(
-            f"the profile's resource `dask` must be threads or cluster, found {kind!r}"
-        )
-
-
-def _in_threads(threads: int) -> Mapper:
-    def run(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
-        if threads == 1:
-            return [function(task) for task in tasks]
-        import dask
-
-        graph = [dask.delayed(function, pure=False)(task) for task in tasks]
-        return list(dask.compute(*graph, scheduler="threads", num_workers=threads))
-
-    return run
-
-
-def cluster_sizes(threads: int, mem_mb: int) -> tuple[int, int, int]:
-    """Return (workers, threads each, bytes each) for a job of `threads` and `mem_mb`.
-
-    The limits sum to less than the job's memory: a worker that is killed by its nanny is
-    restarted, a job that is killed by the kernel is lost.
-    """
-    room = mem_mb - JOB_RESERVE_MB
-    if room < WORKER_MB:
-        raise ConfigError(
-            f"mem_mb={mem_mb} leaves {room} MB for Dask workers, which need {WORKER_MB}; "
-            "raise the rule's mem_mb in the profile or use dask: threads"
-        )
-    workers = max(1, min(-(-threads // 4), room // WORKER_MB))
-    return workers, max(1, threads // workers), int(room / workers * 1e6)
-
-
-@contextmanager
-def _cluster(threads: int, mem_mb: int, scratch: str | None) -> Iterator[Any]:
-    import dask
-    from distributed import Client
-    from distributed.deploy.subprocess import SubprocessCluster
-
-    workers, each, limit = cluster_sizes(threads, mem_mb)
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        SubprocessCluster(
-            n_workers=workers,
-            host="127.0.0.1",
-            worker_kwargs={
-                "nthreads": each,
-                "memory_limit": limit,
-                "local_directory": scratch,
-                "dashboard_address": None,
-            },
-            scheduler_kwargs={"dashboard_address": None},
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.wait_for_workers(workers, timeout=60)
-        yield client
-
-
-def _on_cluster(client: Any) -> Mapper:
-    from distributed import as_completed
-
-    def run(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
-        futures = client.map(function, tasks, pure=False)
-        place = {future.key: n for n, future in enumerate(futures)}
-        results: list[Any] = [None] * len(futures)
-        for future, result in as_completed(futures, with_results=True):
-            results[place[future.key]] = result
-            future.release()  # a result that a worker keeps is computed again when that one dies
-        return results
-
-    return run

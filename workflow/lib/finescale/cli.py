@@ -39,6 +39,7 @@ examples:
   finescale trace stores/bcsd/NAME.zarr --lat 40.2 --lon -3.7 --time 2008-07-14
   finescale gc --configfile mine.yaml theirs.yaml           what neither of them needs
   finescale resolve --configfile my.yaml                    accept sources that have changed
+  finescale doctor --stores gs://bucket/stores              can a run work here?
 
 exit codes:
   0 all is well, 1 something is damaged, 2 the command or the configuration is wrong,
@@ -130,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     collecting.add_argument("--yes", action="store_true", help="delete; without it, list only")
     configured(collecting, "every configuration whose stores are to stay", several=True)
     configured(add("resolve", accept_sources), "the configuration")
+    examining = add("doctor", examine_environment)
+    examining.add_argument("--stores", metavar="ROOT", help="default: that of the configuration")
+    configured(examining, "the configuration")
     add("schema", describe_configuration).add_argument(
         "--write",
         action="store_true",
@@ -370,6 +374,22 @@ def accept_sources(chosen: argparse.Namespace) -> Told:
         "",
         f"{len(rows)} in {path}",
     ]
+
+
+def examine_environment(chosen: argparse.Namespace) -> Told:
+    """Look at the environment, the root of stores and Slurm, and say what is wrong there."""
+    from finescale import doctor
+
+    path = chosen.configfile or DEFAULT
+    root = chosen.stores or start.configure(config.parse(path), path).stores
+    checks = doctor.examine(root)
+    rows = [(check.state, check.name, check.detail) for check in checks]
+    document = {
+        "stores": root,
+        "checks": [asdict(check) for check in checks],
+        "findings": [{"kind": c.name, "detail": c.detail} for c in checks if c.state == "wrong"],
+    }
+    return document, words.table(rows)
 
 
 def describe_configuration(chosen: argparse.Namespace) -> Told:

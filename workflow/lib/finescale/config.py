@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -275,6 +275,11 @@ class Adjust(Section):
     max_ratio: float = Field(
         2.0, gt=0, description="largest factor of dqm, qdm and edcdfm where hist is nearly 0"
     )
+    keep_mean_change: bool = Field(
+        False,
+        description="kind *, not of edcdfm: scale in windows of days and years, so that the mean "
+        "changes as the model's",
+    )
     dry_threshold: float = Field(0.05, ge=0, description="[mm/day]; pr below it is dry")
     dry_floor: float = Field(
         0.0, ge=0, lt=1, description="of the threshold; dry days are jittered from it upwards"
@@ -287,6 +292,15 @@ class Adjust(Section):
         if value and value % 2 == 0:
             raise ValueError(f"expected an odd number, so that the mean is centred, found {value}")
         return value
+
+    @model_validator(mode="after")
+    def _on_one_axis(self) -> Self:
+        if self.keep_mean_change and self.method == "edcdfm":
+            raise ConfigError(
+                "adjust: `keep_mean_change` needs all years mapped on one axis, and `edcdfm` maps "
+                "each period by itself; set it to false, or choose another `method`"
+            )
+        return self
 
 
 class Climatology(Section):
@@ -379,8 +393,8 @@ class Gard(Section):
     mode: Literal["regression", "analog_regression", "analog"] = Field(
         "regression", description="on all days of the season, on the nearest, or their values"
     )
-    transform: Literal["none", "cube_root", "log", "quantile"] = Field(
-        "none", description="of the predictors"
+    transform: Literal["none", "cube_root", "log", "quantile"] | None = Field(
+        None, description="of the predictors; default: cube_root where pr is made, none elsewhere"
     )
     half_window: int = Field(45, ge=1, le=182, description="days of the year on either side")
     window_step: int = Field(5, ge=1, description="days of the year that share a logistic model")

@@ -29,8 +29,9 @@ from finescale.job import Job
 from finescale.store import Array, Contract, Piece, Store
 from finescale.variables import MM_PER_DAY, VARIABLES
 
-Anomaly = Callable[[NDArray[Any], Days, slice, slice], NDArray[Any]]
-"""(coarse block (time, lat, lon), its days, coarse rows and columns) -> what is interpolated."""
+Anomaly = Callable[[slice, slice], Callable[[NDArray[Any], Days], NDArray[Any]]]
+"""(coarse rows, columns) -> (coarse block (time, lat, lon) of these, its days) -> what is
+interpolated."""
 Count = NDArray[np.int32]
 Finish = Callable[[Tile, Count], Callable[[NDArray[Any], Days, slice], NDArray[Any]]]
 """(tile, its corrected days) -> (interpolated (time, lat, lon), its days, time slice of the
@@ -223,9 +224,9 @@ def run(
     if interpolation.system is not None:
         solve = point_solver(interpolation.system, interpolation.valid, where=coarse.store.url)
         points = coarse.read()
-        every = slice(None)
+        departures = anomaly(slice(None), slice(None))
         for time in slabs(len(points), chunking.SLAB):
-            points[time] = solve(anomaly(points[time], coarse.days[time], every, every))
+            points[time] = solve(departures(points[time], coarse.days[time]))
     arrays = declare(variable_id, days, fine, interpolation.filled & mask)
     converted = converted_from(coarse.days, days)
     writer = work.create(arrays, {**attributes, **coarse.season, **converted}, mask=mask)
@@ -238,10 +239,11 @@ def run(
         corrected = np.zeros(tile.shape, np.int32)
         complete = finish(tile, corrected)
         series = coarse.read(slice(None), lat, lon) if points is None else points[:, lat, lon]
+        departures = anomaly(lat, lon) if points is None else None
         for time in slabs(len(days), chunks[0]):
             quantity, dates = series[index[time]], days[time]
-            if points is None:
-                quantity = anomaly(quantity, coarse.days[index[time]], lat, lon)
+            if departures is not None:
+                quantity = departures(quantity, coarse.days[index[time]])
             smooth = regrid.apply(local, quantity.reshape(len(dates), -1), min_valid_fraction=0.0)
             block = complete(smooth.reshape(-1, *tile.shape), dates, time)
             block = np.ascontiguousarray(block, dtype=np.float32)

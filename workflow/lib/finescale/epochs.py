@@ -110,34 +110,30 @@ def _changes(series, train, row, place, epochs, windows, is_ratio, floor):  # ty
         if train[t]:
             is_trained[row[t]] = True
     out = np.empty(series.shape)
-    # The last row holds the training days of all years.
-    total, count = np.empty((2, n_years + 1, n_slots)), np.empty((2, n_years + 1, n_slots))
-    change = np.empty((n_years, n_slots))
+    table, change = np.empty((2, n_years, n_slots))
+    # Number and sum of what precedes, in years and slots; the first slots follow the last again.
+    sums = np.zeros((2, n_years + 1, n_slots + windows[:, 1].max() + 1))
     for c in range(series.shape[0]):
-        total[:], count[:] = 0.0, 0.0
+        table[:] = np.nan
         for t in range(row.size):
-            value = np.float64(series[c, t])
-            if not np.isnan(value):
-                total[0, row[t], place[t]] += value
-                count[0, row[t], place[t]] += 1.0
-                if train[t]:
-                    total[0, n_years, place[t]] += value
-                    count[0, n_years, place[t]] += 1.0
-        for y in range(n_years + 1):
+            table[row[t], place[t]] = series[c, t]
+        for y in range(n_years):
+            number, total = 0.0, 0.0
+            for p in range(sums.shape[2] - 1):
+                value = table[y, p if p < n_slots else p - n_slots]
+                if not np.isnan(value):
+                    number += 1.0
+                    total += value
+                sums[0, y + 1, p + 1] = sums[0, y, p + 1] + number
+                sums[1, y + 1, p + 1] = sums[1, y, p + 1] + total
+        for y in range(n_years):
             for s in range(n_slots):
-                for k in range(windows[s, 1]):
-                    slot = (windows[s, 0] + k) % n_slots
-                    total[1, y, s] += total[0, y, slot]
-                    count[1, y, s] += count[0, y, slot]
+                days = _box(sums[0], epochs[y], windows[s])
+                change[y, s] = _box(sums[1], epochs[y], windows[s]) / days if days > 0.0 else np.nan
         for s in range(n_slots):
             base, n_base = 0.0, 0.0
             for y in range(n_years):
-                summed, days = 0.0, 0.0
-                for other in range(epochs[y, 0], epochs[y, 1]):
-                    summed += total[1, other, s]
-                    days += count[1, other, s]
-                change[y, s] = summed / days if days > 0.0 else np.nan
-                if is_trained[y] and days > 0.0:
+                if is_trained[y] and not np.isnan(change[y, s]):
                     base += change[y, s]
                     n_base += 1.0
             base = base / n_base if n_base > 0.0 else np.nan
@@ -151,3 +147,10 @@ def _changes(series, train, row, place, epochs, windows, is_ratio, floor):  # ty
         for t in range(row.size):
             out[c, t] = change[row[t], place[t]]
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _box(sums, years, slots):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return what some years, first and end, and slots, start and length, have of the total."""
+    first, end, left, right = years[0], years[1], slots[0], slots[0] + slots[1]
+    return (sums[end, right] - sums[first, right]) - (sums[end, left] - sums[first, left])

@@ -44,6 +44,10 @@ RATES: dict[str, float] = {
 """CPU seconds for a million values read or written, whichever are more."""
 KNOWN = 5.0
 """Million values that these rates weigh as much as."""
+MARGIN = 5.0
+"""Predicted times that a job may take."""
+LEAST_MINUTES = 10
+"""That a job may take, however small: a busy node, a cold file system."""
 COARSE = ("adjusted", "simulation", "apply_")
 """Beginnings of the roles whose days are those of a product."""
 
@@ -89,6 +93,15 @@ def disk_mb(artefact: Artefact) -> int:
     size = shape(artefact)
     has_scratch = artefact.stage == "reference" and band(size)[1] < size[1]
     return 10 + math.ceil(4 * math.prod(size) * (2 if has_scratch else 1) / 1e6)
+
+
+def minutes(artefact: Artefact, attempt: int = 1) -> int:
+    """Return how long a job may take [min]: ample, since one that is cut off is done again.
+
+    Rates are of one processor with nothing else to do, and a slow file system can be the limit.
+    """
+    predicted = MARGIN * work(artefact).seconds / 60
+    return math.ceil(max(predicted, LEAST_MINUTES)) * 2 ** (attempt - 1)
 
 
 def total(artefacts: Iterable[Artefact], rates: Mapping[str, float] = RATES) -> Work:

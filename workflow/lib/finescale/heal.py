@@ -13,7 +13,7 @@ from graphlib import TopologicalSorter
 from itertools import groupby
 from typing import Any
 
-from finescale import blocks, identity, manifest, store
+from finescale import engines, identity, manifest, store
 from finescale.errors import StoreError
 from finescale.identity import STAGE_VERSION
 from finescale.job import Job, root_of
@@ -95,7 +95,7 @@ def _heal(
     known, bad = _manifest(url, findings), {finding.key for finding in findings}
     sound = {key: row for key, row in known.by_key.items() if key not in bad} if known else {}
     counted: list[int] = []
-    with blocks.engine("threads", threads=threads, mem_mb=0) as mapper:
+    with engines.engine("threads", threads=threads, mem_mb=0) as mapper:
 
         def counting(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
             counted.append(len(tasks))

@@ -43,6 +43,6 @@ def run(
         variable_id=variable_id,
         calendar=calendar,
         attributes=attributes,
-        anomaly=lambda block, days, lat, lon: block,
+        anomaly=lambda lat, lon: lambda block, days: block,
         finish=lambda tile, count: lambda smooth, days, time: limited(smooth, limits, count),
     )

@@ -555,6 +555,7 @@ def _remove(root: str, one: Garbage) -> bool:
         found = Found(one.path, lying.list(), journal.list())
         if found.modified != one.modified:
             return False
+        store.unmark(lying.url)
         lying.remove([SENTINEL])
         journal.clear()
         lying.clear()

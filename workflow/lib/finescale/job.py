@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finescale import failures
 from finescale.errors import FinescaleError, SourceError
 
 log = logging.getLogger("finescale")
@@ -32,7 +33,7 @@ class Job:
     spec
         Parameters of the stage, by keyword.
     map
-        Maps a function over tasks (`blocks.engine`).
+        Maps a function over tasks (`engines.engine`).
     threads, memory_mb
         What this process has.
     repair
@@ -140,7 +141,7 @@ def running(snakemake: Any) -> Iterator[Job]:
         force=True,
     )
     try:
-        from finescale.blocks import engine
+        from finescale.engines import engine
 
         spec = snakemake.params.get("spec", {})
         with engine(
@@ -148,16 +149,20 @@ def running(snakemake: Any) -> Iterator[Job]:
             threads=snakemake.threads,
             mem_mb=snakemake.resources.get("mem_mb", 2000),
             scratch=snakemake.resources.get("tmpdir"),
+            rule=snakemake.rule,
+            settings=dict(snakemake.resources.items()),
         ) as mapper:
             work = _job(snakemake, spec, mapper)
             with work.closing:
                 yield work
     except FinescaleError as error:
         log.exception("%s failed", snakemake.rule)
+        failures.record(snakemake, error)
         print(f"\n{snakemake.rule}: {error}\n", file=sys.stderr)
         raise SystemExit(1) from None
-    except Exception:
+    except Exception as error:
         log.exception("%s failed", snakemake.rule)
+        failures.record(snakemake, error)
         raise
 
 

@@ -110,9 +110,9 @@ def adjust(s: Sizes, *, is_wide: bool) -> float:
 
 
 def bcsd(s: Sizes, *, is_solved: bool) -> float:
-    """Return bytes: the coarse climatology, weights; a slab of a tile; solved coarse series."""
-    solved = 16 * s.n_coarse * s.n_days if is_solved else 0
-    return 6 * SLAB * s.n_coarse + _product(s) + solved
+    """Return bytes: weights, a slab of a tile, the climatology below; solved coarse series."""
+    solved = (16 * s.n_days + 6 * SLAB) * s.n_coarse if is_solved else 0
+    return _product(s) + s.n_threads * 6 * SLAB * s.beneath + solved
 
 
 def interpolate(s: Sizes) -> float:

@@ -23,6 +23,7 @@ Inputs = dict[str, "Artefact"]
 Promise = Literal[
     "identity",  # a perfect model on the fine grid comes back
     "change",  # the change of a biased model's mean is kept
+    "mean_change",  # of rain also where its distribution changes its shape
     "area_means",  # means over a coarse cell are the adjusted coarse value
     "variability",  # the day-to-day variance of the reference
 ]
@@ -147,6 +148,7 @@ def _gard(planner: Planner, case: Case) -> Inputs:
 def _gard_parameters(planner: Planner, case: Case) -> dict[str, Any]:
     assert isinstance(case.settings, Gard)
     own = case.settings.model_dump(exclude={"train_on"})
+    own["transform"] = own["transform"] or ("cube_root" if case.treated == "pr" else "none")
     return own | {"predictors": list(_predictors(case)), "train": list(case.train)}
 
 
@@ -179,8 +181,13 @@ METHODS: dict[str, Entry] = {
     ),
     "qplad": Entry(
         _qplad,
-        adjust={"method": "qdm", "trend_years": 0, "dry_threshold": 1.0, "dry_floor": 0.5},
-        promises=frozenset({"identity", "change", "area_means", "variability"}),
+        adjust={
+            "method": "qdm", "trend_years": 0, "dry_threshold": 1.0, "dry_floor": 0.5,
+            "keep_mean_change": True,
+        },
+        promises=frozenset(
+            {"identity", "change", "mean_change", "area_means", "variability"}
+        ),
         parameters=_qplad_parameters,
         memory=lambda case, sizes: memory.qplad(sizes),
     ),
@@ -188,7 +195,7 @@ METHODS: dict[str, Entry] = {
         _maca,
         adjust={
             "method": "edcdfm", "half_window": 22, "trend_years": 0, "epoch_years": 31,
-            "max_ratio": 5.0,
+            "max_ratio": 5.0, "keep_mean_change": False,
         },
         promises=frozenset({"identity", "change", "variability"}),
         parameters=_maca_parameters,

@@ -132,7 +132,7 @@ def run(
         variable_id=variable_id,
         calendar=calendar,
         attributes=attributes,
-        anomaly=lambda block, days, lat, lon: block,
+        anomaly=lambda lat, lon: lambda block, days: block,
         finish=finish,
     )
 

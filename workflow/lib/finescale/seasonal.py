@@ -84,14 +84,11 @@ def smooth(
     ----------
     Thrasher et al. (2012), doi:10.5194/hess-16-3309-2012.
     """
-    clim = np.full(sums.shape, np.nan)
     filled = counts > 0
     n_filled = filled.sum(axis=0)
-    fitted = np.flatnonzero(n_filled >= MIN_HARMONIC_SLOTS)
-    clim[:, fitted] = _fit_harmonics(
-        sums[:, fitted], counts[:, fitted], _annual_basis(sums.shape[0], harmonics)
-    )
-    others = np.flatnonzero((n_filled > 0) & (n_filled < MIN_HARMONIC_SLOTS))
+    many = n_filled >= MIN_HARMONIC_SLOTS
+    clim = _fit_harmonics(sums, counts, many, _annual_basis(sums.shape[0], harmonics))
+    others = np.flatnonzero((n_filled > 0) & ~many)
     patterns, pattern_of = np.unique(filled[:, others], axis=1, return_inverse=True)
     for i in range(patterns.shape[1]):
         cells = others[pattern_of.ravel() == i]
@@ -121,53 +118,77 @@ def _annual_basis(n_slots: int, harmonics: int) -> NDArray[np.float64]:
 
 @numba.njit(nogil=True, cache=True)
 def _fit_harmonics(
-    sums: NDArray[np.float64], counts: NDArray[np.int64], basis: NDArray[np.float64]
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    chosen: NDArray[np.bool_],
+    basis: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Weighted least squares by normal equations and Cholesky, each cell on its own."""
+    """Weighted least squares by normal equations and Cholesky; NaN in cells that are not chosen.
+
+    Cells side by side, as they lie in memory. The equations of the first one serve all that have
+    its counts.
+    """
     n_slots, n_terms = basis.shape
-    clim = np.empty(sums.shape)
-    normal = np.empty((n_terms, n_terms))
-    solution = np.empty(n_terms)
-    for c in range(sums.shape[1]):
-        normal[:] = 0.0
-        solution[:] = 0.0
-        for s in range(n_slots):
-            if counts[s, c] == 0:
-                continue
-            for i in range(n_terms):
+    n_cells = sums.shape[1]
+    clim = np.zeros(sums.shape)
+    solution = np.zeros((n_terms, n_cells))
+    shared = np.ones(n_cells, dtype=np.bool_)
+    first = int(np.argmax(chosen))
+    for s in range(n_slots):
+        for c in range(n_cells):
+            shared[c] &= counts[s, c] == counts[s, first]
+        for i in range(n_terms):
+            for c in range(n_cells):
                 # weight times slot mean is the slot's sum
-                solution[i] += basis[s, i] * sums[s, c]
-                for j in range(i + 1):
-                    normal[i, j] += counts[s, c] * basis[s, i] * basis[s, j]
-        _solve_cholesky(normal, solution)
-        for s in range(n_slots):
-            value = 0.0
-            for i in range(n_terms):
-                value += basis[s, i] * solution[i]
-            clim[s, c] = value
+                solution[i, c] += basis[s, i] * sums[s, c]
+    common = _normal_factor(counts, first, basis)
+    for c in range(n_cells):
+        if chosen[c]:
+            _substitute(common if shared[c] else _normal_factor(counts, c, basis), solution[:, c])
+        else:
+            solution[:, c] = np.nan
+    for s in range(n_slots):
+        for i in range(n_terms):
+            for c in range(n_cells):
+                clim[s, c] += basis[s, i] * solution[i, c]
     return clim
 
 
-@numba.njit(nogil=True, cache=True)
-def _solve_cholesky(matrix: NDArray[np.float64], vector: NDArray[np.float64]) -> None:
-    """Solve in place for a symmetric positive definite `matrix` given by its lower triangle.
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _normal_factor(
+    counts: NDArray[np.int64], cell: int, basis: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the lower Cholesky factor of a cell's normal equations.
 
     By hand, because LAPACK's order of summation is not ours to fix.
     """
-    n = vector.size
+    n_slots, n = basis.shape
+    matrix = np.zeros((n, n))
+    for s in range(n_slots):
+        for i in range(n):
+            for j in range(i + 1):
+                matrix[i, j] += counts[s, cell] * basis[s, i] * basis[s, j]
     for i in range(n):
         for j in range(i + 1):
             total = matrix[i, j]
             for k in range(j):
                 total -= matrix[i, k] * matrix[j, k]
             matrix[i, j] = np.sqrt(total) if i == j else total / matrix[j, j]
+    return matrix
+
+
+@numba.njit(nogil=True, cache=True)
+def _substitute(factor: NDArray[np.float64], vector: NDArray[np.float64]) -> None:
+    """Solve in place for the matrix that has this lower Cholesky factor."""
+    n = vector.size
+    for i in range(n):
         for k in range(i):
-            vector[i] -= matrix[i, k] * vector[k]
-        vector[i] /= matrix[i, i]
+            vector[i] -= factor[i, k] * vector[k]
+        vector[i] /= factor[i, i]
     for i in range(n - 1, -1, -1):
         for k in range(i + 1, n):
-            vector[i] -= matrix[k, i] * vector[k]
-        vector[i] /= matrix[i, i]
+            vector[i] -= factor[k, i] * vector[k]
+        vector[i] /= factor[i, i]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -179,6 +179,16 @@ class Objects:
             for path, info in found.items()
         }
 
+    def folders(self) -> tuple[str, ...]:
+        """Return the names of the folders in the root, without a look at what lies in them."""
+        fs, root = self._at()
+        with reported(self.url), suppress(FileNotFoundError):
+            fs.invalidate_cache()
+            found = fs.ls(root, detail=True)
+            folders = (one["name"] for one in found if one["type"] == "directory")
+            return tuple(name.rstrip("/").rpartition("/")[2] for name in folders)
+        return ()
+
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
         fs, _ = self._at()

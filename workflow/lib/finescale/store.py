@@ -10,6 +10,8 @@ The protocol (docs/decisions/0001, docs/manifest.md):
     manifest  .manifest.json: the chunk table; its digest goes into .zattrs
     commit    .zmetadata, last and atomic; then the journal goes
 
+In a bucket a commit is announced by an empty object, so that one listing finds all stores.
+
 A writer that finds the journal of an interrupted attempt goes on where that one stopped.
 
 Local folders and URLs (gs://, s3://, memory://) go the same way through fsspec.
@@ -26,6 +28,8 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
@@ -62,6 +66,10 @@ PROVENANCE = ".provenance.json"
 ATTRIBUTES = ".zattrs"
 JOURNAL = ".journal"
 HEADER = "header.json"
+MARKERS = ".committed"
+"""Below the root of stores in a bucket: an empty object for each store, `<stage>/<name>.zarr`."""
+READERS = 32
+"""Small objects asked for at a time."""
 CREATED = "create"
 """The record of what `Writer.create` wrote: coordinates and small tables."""
 NUMERIC = ("numpy", "scipy", "numba", "zarr", "numcodecs")
@@ -307,6 +315,7 @@ class Writer:
         libraries, chunks as they were written.
         """
         objects, journal = Objects(self.url), self.journal
+        unmark(self.url)
         objects.remove([SENTINEL])
         kept = self._finished()
         # Chunks that will be written again stay until then: another run may be reading them.
@@ -544,6 +553,7 @@ class Writer:
         objects.put(ATTRIBUTES, metadata[ATTRIBUTES])
         objects.put(PROVENANCE, json.dumps(_provenance(), sort_keys=True, indent=1).encode())
         self._check_fence()
+        _mark(self.url)
         if not objects.create(SENTINEL, consolidated(metadata)):
             raise StoreError(
                 f"{self.url}: another run committed other data for the same identity; "
@@ -673,6 +683,8 @@ class Store:
                 _checksums(self.url, str(digest))
                 return zarr.open_group(_Checked(plain, self.url, str(digest)), **consolidated)
         except (ValueError, FileNotFoundError, KeyError) as error:
+            with suppress(FinescaleError):  # so that a run after this one knows, too
+                unmark(self.url)
             raise StoreError(
                 f"{self.url} is not committed (no {SENTINEL}); run the workflow again, it makes it"
             ) from error
@@ -770,9 +782,10 @@ def list_stores(root: str) -> list[str]:
         Listing is not permitted; the root cannot be reached.
     """
     try:
+        if not Objects(root).is_local:
+            return sorted(committed(root))
         with reported(root):
             fs, base = fsspec.core.url_to_fs(root)
-            fs.invalidate_cache()
             found = fs.glob(f"{glob.escape(base.rstrip('/'))}/*/*.zarr/{SENTINEL}")
     except FinescaleError:
         raise
@@ -782,6 +795,52 @@ def list_stores(root: str) -> list[str]:
             "check its address, the network and your credentials"
         ) from error
     return sorted("/".join(path.split("/")[-3:]) for path in found)
+
+
+def committed(root: str) -> dict[str, float | None]:
+    """Return the sentinels of the stores in a bucket, relative to its root, with their times.
+
+    Two listings that do not go into stores: what is marked, and what lies there. A store that
+    lies there unmarked, since it was copied into the bucket, is asked for its sentinel; one whose
+    marker says more than is true is found out when it is opened.
+    """
+    markers = Objects(f"{root}/{MARKERS}")
+    marked = {key: entry.modified for key, entry in markers.list().items()}
+    stages = [stage for stage in Objects(root).folders() if not stage.startswith(".")]
+    with ThreadPoolExecutor(READERS) as pool:
+        names = pool.map(lambda stage: Objects(f"{root}/{stage}").folders(), stages)
+        lying = {
+            f"{stage}/{name}"
+            for stage, found in zip(stages, names, strict=True)
+            for name in found
+            if name.endswith(".zarr")
+        }
+        unmarked = sorted(lying - marked.keys())
+        whole = pool.map(lambda path: Objects(f"{root}/{path}").version(SENTINEL), unmarked)
+        copied = [path for path, version in zip(unmarked, whole, strict=True) if version]
+        list(pool.map(lambda path: _mark(f"{root}/{path}"), copied))
+    times = marked | dict.fromkeys(copied)
+    return {f"{path}/{SENTINEL}": times[path] for path in lying & times.keys()}
+
+
+def _marker(url: str) -> tuple[Objects, str]:
+    """Return where the marker of a store lies."""
+    above, stage, name = url.rsplit("/", 2)
+    return Objects(f"{above}/{MARKERS}"), f"{stage}/{name}"
+
+
+def _mark(url: str) -> None:
+    """Announce a store in a bucket that is about to be committed."""
+    if not Objects(url).is_local:
+        markers, key = _marker(url)
+        markers.put(key, b"")
+
+
+def unmark(url: str) -> None:
+    """Take back what announces a store; it goes before its sentinel goes."""
+    if not Objects(url).is_local:
+        markers, key = _marker(url)
+        markers.remove([key])
 
 
 def describe(url: str) -> Description:

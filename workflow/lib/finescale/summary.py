@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finescale import failures
 from finescale.config import Config
+from finescale.errors import FinescaleError
 from finescale.plan import Artefact, Plan
 from finescale.start import Run
+from finescale.storage import Objects
 
 
 def figure_groups(plan: Plan) -> dict[str, list[Artefact]]:
@@ -70,11 +76,11 @@ def opening_words(run: Run) -> str:
     return "\n".join(estimate.digest(run.config, estimate.forecast(run.plan, committed, rates)))
 
 
-def closing_words(config: Config, plan: Plan) -> str:
+def closing_words(run: Run) -> str:
     """Return where products, figures and summary lie, or how many products are not indexed yet."""
-    results = f"results/{config.name}"
+    config, plan, results = run.config, run.plan, run.results
     wanted = {product.artefact.identity for product in plan.products}
-    if left := len(wanted - _indexed(f"{results}/index.json")):
+    if left := len(wanted - _indexed(results)):
         return (
             f"\nFinescale: what was asked for is there; {left} of the {len(wanted)} products of "
             f"{config.name} are not in its index.\n  `snakemake` without a target makes them all.\n"
@@ -98,21 +104,36 @@ def closing_words(config: Config, plan: Plan) -> str:
     )
 
 
-def _indexed(path: str) -> set[str]:
+def _indexed(results: str) -> set[str]:
     """Return the identities of the products in an index; none if there is no index."""
     try:
-        return {product["identity"] for product in json.loads(Path(path).read_text())["products"]}
-    except (OSError, ValueError, KeyError):
+        index = json.loads(Objects(results).get("index.json"))
+        return {product["identity"] for product in index["products"]}
+    except (OSError, ValueError, KeyError, FinescaleError):
         return set()
 
 
-def failing_words(config: Config, log: object) -> str:
-    """Return what to do after a failure."""
+def failing_words(config: Mapping[str, Any], scheduler: Any, log: object) -> str:
+    """Return which jobs failed and why, and the command that makes what is missing.
+
+    Parameters
+    ----------
+    config
+        Of Snakemake.
+    scheduler
+        Of Snakemake, if it came so far.
+    log
+        Snakemake's own.
+    """
+    told = failures.tell(config, getattr(scheduler, "failed", ()))
+    resume = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return "\n".join(
         [
             "",
-            f"Finescale: {config.name} is not complete; the failed rules and logs are named above.",
-            "  Type the same command again: finished stores stay, the rest is made.",
+            f"Finescale: {config['name']} is not complete.",
+            *told,
+            "  Type the same command again: finished stores and blocks stay, the rest is made.",
+            f"    {resume}",
             f"  Snakemake's own log: {', '.join(map(str, log)) if isinstance(log, list) else log}",
             "",
         ]
