@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import yaml
 from slurm.box import Slurm
-from trial import Workflow
+from trial import ROOT, Workflow
 
 QUICK = {
     "cores": 2,
@@ -44,16 +45,25 @@ if "WRITES_SEEN" in os.environ:
 """A process with this in it cuts its store into six blocks, notes what it writes, and is slow."""
 
 
+def copy_checkout(to: Path) -> Path:
+    """Return a checkout that nobody edits meanwhile: finished blocks of other code are not kept."""
+    for name in ("workflow", "profiles", "envs"):
+        shutil.copytree(ROOT / name, to / name)
+    shutil.copy(ROOT / "Snakefile", to)
+    return to
+
+
 @dataclass(frozen=True)
 class Writes:
     """What a run wrote, in turn, and what of it belongs to its product."""
 
     seen: Path
+    checkout: Path
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return what lets processes note it."""
         (self.seen.parent / "sitecustomize.py").write_text(HOOK)
-        library = Path(__file__).parents[2] / "workflow" / "lib"
+        library = self.checkout / "workflow" / "lib"
         paths = os.pathsep.join([str(self.seen.parent), str(library)])
         return {"PYTHONPATH": paths, "WRITES_SEEN": str(self.seen), **more}
 
@@ -131,7 +141,10 @@ def snakemake(
     """Run Snakemake on Slurm, as a user would, for as long as the context lasts."""
     quick = workflow.folder / "quick.yaml"
     quick.write_text(yaml.safe_dump({**QUICK, **(profile or {})}))
-    output, writes = workflow.folder / "output", Writes(workflow.folder / "hooks" / "seen")
+    output, writes = (
+        workflow.folder / "output",
+        Writes(workflow.folder / "hooks" / "seen", workflow.checkout),
+    )
     writes.seen.parent.mkdir(exist_ok=True)
     command = [
         *(sys.executable, "-m", "snakemake", *arguments),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults.world import contents
 from slurm.box import Slurm
-from slurm.runs import Run, Writes, snakemake
+from slurm.runs import Run, Writes, copy_checkout, snakemake
 from trial import CONFIG, Workflow
 
 from finescale.plan import Artefact
@@ -31,11 +31,13 @@ Start = Callable[..., AbstractContextManager[Run]]
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """Return a workflow that made one product, in six blocks, on this machine."""
-    made = Workflow(tmp_path_factory.mktemp("undisturbed"))
+    folder = tmp_path_factory.mktemp("undisturbed")
+    made = Workflow(folder / "run", copy_checkout(folder / "checkout"))
+    made.folder.mkdir()
     made.configure(**ONE_PRODUCT)
     made.write_sources()
     (made.folder / "hooks").mkdir()
-    hooks = Writes(made.folder / "hooks" / "seen").environment()
+    hooks = Writes(made.folder / "hooks" / "seen", made.checkout).environment()
     outcome = made.snakemake("--until", "bcsd", **hooks)
     assert outcome.code == 0, outcome.text
     shutil.rmtree(made.folder / "hooks")
@@ -158,22 +160,6 @@ def test_a_drained_node_ends_its_job_and_starts_no_other(
         slurm.run("scontrol", "update", f"NodeName={node}", "State=resume")
         assert run.end() == 0, run.text
         ends_right(run, "COMPLETED", "COMPLETED", redone=0)
-
-
-def test_a_lost_node_costs_no_finished_block(
-    start: Start, slurm: Slurm, ends_right: Callable[..., None]
-) -> None:
-    node = slurm.run("sinfo", "-hN", "-o%N").strip()
-    with start() as run:
-        number = run.once_written(2)
-        slurm.run("scontrol", "update", f"NodeName={node}", "State=down", "Reason=tests")
-        slurm.wait(lambda: number not in slurm.run("squeue", "-h", "-tR", "-o%i").split())
-        slurm.wait(lambda: number in slurm.run("squeue", "-h", "-tPD", "-o%i").split())
-        if "down" in slurm.run("sinfo", "-hN", "-o%T"):  # its slurmd may have reported since
-            slurm.run("scontrol", "update", f"NodeName={node}", "State=resume")
-        slurm.start_now(number)
-        assert run.end() == 0, run.text
-        ends_right(run, *(job["State"].split()[0] for job in run.jobs))
 
 
 def test_a_controller_that_dies_disturbs_nothing(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from slurm.box import Slurm
-from slurm.runs import Run, snakemake
+from slurm.runs import Run, copy_checkout, snakemake
 from trial import ROOT, Workflow
 
 from finescale import estimate, start
@@ -45,7 +45,9 @@ SNAKEMAKES_MB = 300
 @pytest.fixture(scope="module")
 def made(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workflow, Run]:
     """Return the quickstart as Slurm made it, and the run that made it."""
-    workflow = Workflow(tmp_path_factory.mktemp("quickstart"))
+    folder = tmp_path_factory.mktemp("quickstart")
+    workflow = Workflow(folder / "run", copy_checkout(folder / "checkout"))
+    workflow.folder.mkdir()
     shutil.copy(ROOT / "config" / "config.yaml", workflow.configfile)
     with snakemake(slurm, workflow, profile=PROFILE) as run:
         assert run.end(seconds=1500) == 0, run.text

@@ -2,13 +2,15 @@
 
 Snakemake knows how a job ended, not why, and would retry all of them. A job that fails writes an
 object `<stores>/.failures/<config>/<key>`; `heed` lets Snakemake look at it before it tries again.
-A job that was killed leaves no record and is tried again. Records last as long as a run.
+A job that was killed leaves no record and is tried again. Records last as long as a run. A job
+that may not write there says it in what it prints; who reads that calls `hear`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,8 +21,14 @@ from finescale.identity import digest
 log = logging.getLogger("finescale")
 
 FOLDER = ".failures"
+SAID = "finescale-failure "
+"""What a record begins with that is printed: its key and itself follow."""
 MOST = 12
 """Failures that are told one by one."""
+
+
+_heard: dict[str, bytes] = {}
+"""The printed records, by key."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +48,35 @@ def record(snakemake: Any, error: Exception) -> None:
         return
     lasting = isinstance(error, FinescaleError) and not isinstance(error, TransientError)
     text = str(error) if isinstance(error, FinescaleError) else f"{type(error).__name__}: {error}"
-    content = json.dumps(asdict(Failure(text, lasting))).encode()
+    content = json.dumps(asdict(Failure(text, lasting)))
+    key = _key(snakemake.params, snakemake.log)
     try:
-        _records(snakemake.config).put(_key(snakemake.params, snakemake.log), content)
+        _records(snakemake.config).put(key, content.encode())
     except (FinescaleError, OSError) as away:
         log.warning("no record of this failure could be left: %s", away)
+        print(f"{SAID}{key} {content}", file=sys.stderr)
+
+
+def hear(printed: str) -> None:
+    """Keep the records in what jobs printed."""
+    for line in printed.splitlines():
+        if line.startswith(SAID):
+            key, _, content = line.removeprefix(SAID).partition(" ")
+            _heard[key] = content.encode()
 
 
 def find(config: Mapping[str, Any], job: Any) -> Failure | None:
     """Return what a job of Snakemake left behind; None if it left no word, or none can be read."""
+    key = _key(job.params, job.log)
     try:
-        return Failure(**json.loads(_records(config).get(_key(job.params, job.log))))
+        return Failure(**json.loads(_heard.get(key) or _records(config).get(key)))
     except (FinescaleError, OSError):
         return None
 
 
 def forget(config: Mapping[str, Any]) -> None:
     """Remove the records of a configuration's last run."""
+    _heard.clear()
     _records(config).clear()
 
 

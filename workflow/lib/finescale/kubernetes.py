@@ -31,6 +31,8 @@ from snakemake_interface_executor_plugins.registry import (  # type: ignore[impo
     ExecutorPluginRegistry,
 )
 
+from finescale import failures
+
 RUN = "finescale-run"
 """The label of all jobs and pods of a run."""
 USER = 1000
@@ -198,10 +200,10 @@ class Executor(PluginExecutor):  # type: ignore[misc]
     """The plugin's executor, for clusters that fail."""
 
     def register_secret(self) -> None:
-        """Connect, and keep the environment of pods in a secret of this run."""
+        """Connect; a run with nothing to do would leave its secret behind."""
         self._waits_since: dict[str, float] = {}
+        self._has_secret = False
         self._connect()
-        self._kubernetes_retry(super().register_secret)
 
     def _connect(self) -> None:
         """Make clients with the credentials of now."""
@@ -213,9 +215,17 @@ class Executor(PluginExecutor):  # type: ignore[misc]
         self.kubeapi, self.batchapi = client.CoreV1Api(api), _Jobs(api, self.run_namespace)
 
     def run_job(self, job: Any) -> None:
-        """Submit a job."""
+        """Submit a job; with the first one goes a secret, the environment of all pods."""
+        if not self._has_secret:
+            self._kubernetes_retry(super().register_secret)
+            self._has_secret = True
         self.batchapi.spot = bool(job.resources.get("spot", 0))
         super().run_job(job)
+
+    def unregister_secret(self) -> None:
+        """Remove the secret of this run, if it has one."""
+        if self._has_secret:
+            super().unregister_secret()
 
     def _kubernetes_retry(self, func: Callable[[], Any]) -> Any:
         """Return the answer to a request; it is repeated while the API server is away or busy."""
@@ -303,7 +313,7 @@ class Executor(PluginExecutor):  # type: ignore[misc]
         return End(f"it has not started in {found.seconds:.0f} s: {found.why}")
 
     def _keep_log(self, pod: client.V1Pod | None) -> list[str]:
-        """Return the file with what a pod printed, if its node still tells."""
+        """Return the file with what a pod printed, if its node still tells; heed it."""
         if pod is None:
             return []
         try:
@@ -313,6 +323,7 @@ class Executor(PluginExecutor):  # type: ignore[misc]
             return []  # gone with its node
         path = self.log_path / f"{pod.metadata.name}.log"
         path.write_text(text)
+        failures.hear(text)
         return [str(path)]
 
 

@@ -14,7 +14,6 @@ from finescale.config import Config
 from finescale.errors import FinescaleError
 from finescale.plan import Artefact, Plan
 from finescale.start import Run
-from finescale.storage import Objects
 
 
 def figure_groups(plan: Plan) -> dict[str, list[Artefact]]:
@@ -106,6 +105,8 @@ def closing_words(run: Run) -> str:
 
 def _indexed(results: str) -> set[str]:
     """Return the identities of the products in an index; none if there is no index."""
+    from finescale.storage import Objects
+
     try:
         index = json.loads(Objects(results).get("index.json"))
         return {product["identity"] for product in index["products"]}
