@@ -1,7 +1,7 @@
 """Measure: `./run bench [NAME ...] [--json FILE] [--quick] [--write]`.
 
-A name is one of P1..P7 (all of them by default), `store`, `verify`, `zarr`, `methods` or
-`scaling`. Each benchmark is a script that prints one JSON object, {name: {"what", "ours", "unit",
+A name is one of P1..P7 (all of them by default), `store`, `verify`, `zarr`, `methods`, `scaling` or
+`bucket`. Each benchmark is a script that prints one JSON object, {name: {"what", "ours", "unit",
 "peers", "ratio", "goal", "met", "memory", "command", "details"}}. A ratio is ours over a peer: less
 is better. Memory is the peak of ours [MB]. All of P1..P7, or --write, renew docs/benchmarks.md;
 --quick tries scripts at small sizes and writes no page.
@@ -39,6 +39,7 @@ SCRIPTS = {
     "zarr": "bench_zarr.py",
     "methods": "bench_methods.py",
     "scaling": "bench_scaling.py",
+    "bucket": "bench_bucket.py",
 }
 PACKAGES = ("numpy", "numba", "zarr", "snakemake")
 COLUMNS = ("name", "what", "ours", "peers", "ratio", "goal", "met", "memory")

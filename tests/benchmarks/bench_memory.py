@@ -22,13 +22,13 @@ from bench import QUICK, peak_mb, publish
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-YEARS = 2 if QUICK else 7
+YEARS = 2 if QUICK else 5
 SPANS = {"historical": (2015 - YEARS, 2014), "ssp585": (2015, 2014 + YEARS)}
-STEP, COARSE_STEP = 0.25, 0.375
-"""[degree] A tenth must hold whole chunks of every coarse store, too, or it would take less."""
-FINE = {"lat": (0, 80, STEP), "lon": (0, 48, STEP)}
-COARSE = {"lat": (-3, 83, COARSE_STEP), "lon": (-3, 51, COARSE_STEP)}
-DOMAINS = {"tenth": {"lat": [0, 20], "lon": [0, 19.2]}, "whole": {"lat": [0, 80], "lon": [0, 48]}}
+STEP, COARSE_STEP = 0.25, 0.26
+"""[degree] A tenth must hold chunks as large as those of the whole, or it would take less."""
+FINE = {"lat": (0, 80, STEP), "lon": (0, 72, STEP)}
+COARSE = {"lat": (-3, 83, COARSE_STEP), "lon": (-3, 75, COARSE_STEP)}
+DOMAINS = {"tenth": {"lat": [0, 24], "lon": [0, 24]}, "whole": {"lat": [0, 80], "lon": [0, 72]}}
 RULES = (
     "reference", "simulation", "weights", "coarsen", "climatology", "adjust", "bcsd",
     "interpolate", "aggregate", "evaluate",

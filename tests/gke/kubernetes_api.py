@@ -2,10 +2,10 @@
 
 Real: what goes over the wire (secrets, jobs, pods, logs, label selectors, Status errors), the
 environment from secrets, the command run by a user who is not root, in a mount namespace of its
-own with a root that cannot be written and empty volumes, the limit of memory (of address space,
-as a kill with exit code 137), exit codes, what a node that goes away leaves behind.
-Not real: scheduling, images, CPU limits, RBAC, DNS, watches; and compiled functions outlive a
-pod, so that the tests are quicker.
+own with a root that cannot be written and empty volumes, exit codes, what a node that goes away
+leaves behind.
+Not real: scheduling, images, limits of CPU and memory, RBAC, DNS, watches; and compiled functions
+outlive a pod, so that the tests are quicker.
 """
 
 from __future__ import annotations

@@ -145,6 +145,19 @@ def test_pods_ask_for_what_the_plan_says(
         assert pod["nodeSelector"] == {"cloud.google.com/gke-spot": "true"}
 
 
+def test_jobs_of_a_group_have_the_memory_of_one_in_turn(
+    outcomes: dict[str, tuple[Outcome, int]],
+    jobs: list[dict[str, Any]],
+    small_deployment: Deployment,
+) -> None:
+    """A pod has the memory of its largest job, so that two at a time would be killed."""
+    commands = [job["spec"]["template"]["spec"]["containers"][0]["args"][-1] for job in jobs]
+    assert all("--resources serial=1" in command for command in commands)
+    groups = [log for log in small_deployment.cluster.logs if log.count("localrule ") > 1]
+    turns = [re.findall(r"^(localrule|Finished jobid)", log, re.MULTILINE) for log in groups]
+    assert turns and all(turn == turn[:2] * (len(turn) // 2) for turn in turns)
+
+
 def test_pods_may_do_nothing_but_compute(jobs: list[dict[str, Any]]) -> None:
     for pod in (job["spec"]["template"]["spec"] for job in jobs):
         container = pod["containers"][0]
@@ -166,7 +179,7 @@ def test_there_is_no_credential_anywhere(
     names = {name for data in secrets for name in data}
     assert names == {
         "google_cloud_project", "storage_emulator_host", "gcsfs_experimental_zb_hns_support",
-        "pythondontwritebytecode", "snakemake_storage_gcs_project",
+        "snakemake_storage_gcs_project",
     }  # fmt: skip
     decoded = [base64.b64decode(value).decode() for data in secrets for value in data.values()]
     listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()

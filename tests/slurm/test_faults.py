@@ -185,7 +185,7 @@ def test_what_is_wrong_for_good_is_tried_once(
         assert run.end() == 1
     assert [job["State"] for job in run.jobs] == ["FAILED"]
     told = run.text.partition("is not complete.")[2]
-    assert f"bcsd {product.name}: " in told and str(adjusted) in told
+    assert f"bcsd {product.name}: " in told and f"{adjusted.name} holds identity x" in told
     assert "snakemake" in told and "--profile" in told
 
 

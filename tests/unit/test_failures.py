@@ -13,7 +13,7 @@ import pytest
 from standin import restored, standin
 
 from finescale import failures, inventory, job, store
-from finescale.errors import ContractError, FinescaleError, TransientError
+from finescale.errors import ContractError, FinescaleError, StoreError, TransientError
 
 LIBRARY = Path(job.__file__).parents[1]
 SNAKEFILE = """
@@ -172,6 +172,23 @@ def test_a_storage_that_is_away_hides_no_error(
     snakemake = standin("adjust", log=tmp_path / "a.log", config=config)
     failures.record(snakemake, FinescaleError("the user's"))
     assert failures.find(config, failed("adjust", spec={}, log="a")) is None
+
+
+def test_what_a_job_may_not_write_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: Any) -> None:
+        raise StoreError("not permitted")
+
+    monkeypatch.setattr("finescale.storage.Objects.put", refused)
+    config, spec = {"name": "small", "stores": str(tmp_path)}, {"identity": "0" * 64}
+    snakemake = standin("adjust", log=tmp_path / "a.log", spec=spec, config=config)
+    failures.record(snakemake, StoreError("not permitted"))
+    failures.hear(f"before\n{capsys.readouterr().err}after\n")
+    found = failures.find(config, failed("adjust", spec=spec, log="elsewhere"))
+    assert found == failures.Failure("not permitted", is_permanent=True)
+    failures.forget(config)
+    assert failures.find(config, failed("adjust", spec=spec, log="elsewhere")) is None
 
 
 def test_records_are_no_stores(tmp_path: Path) -> None:

@@ -222,6 +222,10 @@ class Executor(PluginExecutor):  # type: ignore[misc]
         self.batchapi.spot = bool(job.resources.get("spot", 0))
         super().run_job(job)
 
+    def additional_general_args(self) -> str:
+        """Return what the Snakemake of a pod is told: a group's jobs have its memory in turn."""
+        return "--resources serial=1"
+
     def unregister_secret(self) -> None:
         """Remove the secret of this run, if it has one."""
         if self._has_secret:

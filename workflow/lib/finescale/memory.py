@@ -79,12 +79,12 @@ def mb(n_bytes: float) -> int:
 def reference(s: Sizes) -> float:
     """Return bytes: a band as it is read, converted and checked."""
     days, rows = band((s.n_ref, *s.fine))
-    return 16 * min(days, s.n_ref) * rows * s.fine[1] + 60e6
+    return 12 * min(days, s.n_ref) * rows * s.fine[1] + 60e6
 
 
 def simulation(s: Sizes) -> float:
     """Return bytes: a chunk of whole series, read in float64."""
-    return 44 * s.column * s.n_days + 40e6
+    return 55 * s.column * s.n_days + 40e6
 
 
 def weights(s: Sizes) -> float:

@@ -23,14 +23,13 @@ class StorageObject(plugin.StorageObject):  # type: ignore[misc]
 
     stores: ClassVar[str] = ""
     """Root of stores, a URL."""
-    results: ClassVar[str] = ""
-    """Folder of the result files."""
+    folders: ClassVar[tuple[str, ...]] = ()
+    """It, and the others that are listed."""
 
     @property
     def _folder(self) -> str | None:
         """Return the listed folder that the object lies in."""
-        folders = (self.stores, self.results)
-        return next((f for f in folders if f and self.query.startswith(f"{f}/")), None)
+        return next((f for f in self.folders if self.query.startswith(f"{f}/")), None)
 
     def get_inventory_parent(self) -> str | None:
         """Return what stands for all objects that are listed together with this one."""
@@ -40,24 +39,20 @@ class StorageObject(plugin.StorageObject):  # type: ignore[misc]
         return str(self.cache_key(url.removeprefix("gs://")))
 
     async def inventory(self, cache: Any) -> None:
-        """Let the cache know of every object that is listed together with this one."""
-        folder, parent = self._folder, self.get_inventory_parent()
-        if folder is None or parent in cache.exists_in_storage.has_inventory:
-            return
-        try:
-            times = (
-                store.committed(folder)
-                if folder == self.stores
-                else {key: entry.modified for key, entry in Objects(folder).list().items()}
-            )
-        except FinescaleError as error:
-            raise WorkflowError(str(error)) from None
-        for name, time in times.items():
-            key = self._key(f"{folder}/{name}")
-            cache.exists_in_storage[key] = True
-            if time is not None:
-                cache.mtime[key] = Mtime(storage=time)
-        cache.exists_in_storage.has_inventory.add(parent)
+        """Let the cache know of every object in the listed folders.
+
+        Of all of them: the times of benchmarks are asked for without an inventory before.
+        """
+        for folder in self.folders if self._folder else ():
+            parent = self._key(folder)
+            if parent in cache.exists_in_storage.has_inventory:
+                continue
+            for name, time in _listed(folder, are_stores=folder == self.stores).items():
+                key = self._key(f"{folder}/{name}")
+                cache.exists_in_storage[key] = True
+                if time is not None:
+                    cache.mtime[key] = Mtime(storage=time)
+            cache.exists_in_storage.has_inventory.add(parent)
 
     def remove(self) -> None:
         """Remove the object; a store that is about to be made anew is not announced any more."""
@@ -66,7 +61,17 @@ class StorageObject(plugin.StorageObject):  # type: ignore[misc]
         super().remove()
 
 
-def install(stores: str, results: str) -> None:
-    """Let Snakemake list these two folders, of stores and of result files."""
-    StorageObject.stores, StorageObject.results = stores, results
+def _listed(folder: str, *, are_stores: bool) -> dict[str, float | None]:
+    """Return the objects in a folder, of stores their sentinels, with their times."""
+    try:
+        if are_stores:
+            return store.committed(folder)
+        return {key: entry.modified for key, entry in Objects(folder).list().items()}
+    except FinescaleError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def install(stores: str, *folders: str) -> None:
+    """Let Snakemake list these folders: the root of stores, and others with few objects."""
+    StorageObject.stores, StorageObject.folders = stores, (stores, *folders)
     plugin.StorageObject = StorageObject

@@ -86,7 +86,8 @@ def _take_plugins_places(run: Run, *, is_main: bool) -> None:
     if run.config.stores.startswith("gs://"):
         from finescale import sentinels
 
-        sentinels.install(run.config.stores, run.results if run.prefix else "")
+        files = (run.results, f"{run.prefix}/benchmarks") if run.prefix else ()
+        sentinels.install(run.config.stores, *files)
     if run.prefix and is_main and find_spec("snakemake_executor_plugin_kubernetes"):
         from finescale import kubernetes
 
