@@ -113,6 +113,18 @@ def test_a_store_that_is_made_anew_is_not_announced_meanwhile(
     assert set(Objects(root).list()) == {"bcsd/a.zarr/tas/0.0.0"}
 
 
+def test_an_object_costs_one_request_while_jobs_run(
+    bucket: str, provider: plugin.StorageProvider, proxy: Flaky
+) -> None:
+    """The plugin looks for the bucket each time, and for a folder of that name."""
+    there = provider.object(f"{bucket}/stores/{write(f'{bucket}/stores', 'bcsd/a.zarr')}")
+    missing = provider.object(f"{bucket}/stores/bcsd/b.zarr/{store.SENTINEL}")
+    proxy.reset()
+    assert there.exists() and not missing.exists()
+    assert proxy.count("/o[/?]") == 2, proxy.requests
+    assert there.mtime() > 0
+
+
 def test_a_bucket_that_may_not_be_listed_is_one_message(
     bucket: str, provider: plugin.StorageProvider, proxy: Flaky
 ) -> None:

@@ -142,7 +142,10 @@ def test_an_engine_that_a_profile_misspells_stops_the_script(
     log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fails(standin("adjust", log=log, dask="thread")) == (SystemExit, 1)
-    assert "`dask` must be threads, cluster, nodes, jobs, operator, found 'thread'" in capsys.readouterr().err
+    assert (
+        "`dask` must be threads, cluster, nodes, jobs, operator, found 'thread'"
+        in capsys.readouterr().err
+    )
 
 
 # --------------------------------------------------------------------------------------

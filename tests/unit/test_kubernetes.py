@@ -69,7 +69,7 @@ def test_our_executor_takes_the_place_of_the_plugins(monkeypatch: pytest.MonkeyP
 
 
 def test_a_pod_may_do_nothing_but_compute() -> None:
-    made = secured(job(), run="r", spot=False)
+    made = secured(job(), run="r")
     spec = made.spec.template.spec
     (container,) = spec.containers
     assert spec.security_context.run_as_non_root and spec.security_context.run_as_user > 0
@@ -81,6 +81,10 @@ def test_a_pod_may_do_nothing_but_compute() -> None:
     assert [mount.mount_path for mount in container.volume_mounts] == ["/tmp"]
     assert made.spec.template.metadata.labels == {"app": "snakemake", kubernetes.RUN: "r"}
     assert spec.node_selector == {} and spec.tolerations is None
+
+
+def test_only_a_job_that_has_a_dask_cluster_made_is_given_a_token() -> None:
+    assert secured(job(), run="r", token=True).spec.template.spec.automount_service_account_token
 
 
 def test_a_request_that_is_repeated_asks_for_the_same() -> None:

@@ -62,12 +62,14 @@ def install() -> None:
 # What a job is
 
 
-def secured(job: client.V1Job, *, run: str, spot: bool) -> client.V1Job:
+def secured(
+    job: client.V1Job, *, run: str, spot: bool = False, token: bool = False
+) -> client.V1Job:
     """Return a copy of a job whose pod may do nothing but compute, on a spot node if wanted.
 
     Its root file system is read-only; `/tmp` and the working directory are volumes of its own. It
-    has no access to the cluster: a service account of Google's cloud comes from the metadata
-    server, without a token.
+    has no access to the cluster unless it needs a `token`, to have a Dask cluster made: a service
+    account of Google's cloud comes from the metadata server, without one.
     """
     job = copy.deepcopy(job)
     pod = job.spec.template.spec
@@ -75,7 +77,7 @@ def secured(job: client.V1Job, *, run: str, spot: bool) -> client.V1Job:
     job.metadata.labels[RUN] = run
     job.spec.template.metadata = client.V1ObjectMeta(labels=dict(job.metadata.labels))
     job.spec.ttl_seconds_after_finished = KEPT
-    pod.automount_service_account_token = False
+    pod.automount_service_account_token = token
     pod.security_context = client.V1PodSecurityContext(
         run_as_non_root=True,
         run_as_user=USER,
@@ -113,11 +115,11 @@ class _Jobs(client.BatchV1Api):  # type: ignore[misc]
 
     def __init__(self, api: client.ApiClient, run: str) -> None:
         super().__init__(api)
-        self.run, self.spot = run, False
+        self.run, self.spot, self.token = run, False, False
 
     def create_namespaced_job(self, namespace: str, body: client.V1Job, **options: Any) -> Any:
         try:
-            job = secured(body, run=self.run, spot=self.spot)
+            job = secured(body, run=self.run, spot=self.spot, token=self.token)
             return super().create_namespaced_job(namespace, job, **options)
         except ApiException as error:
             if error.status != 409:
@@ -220,6 +222,7 @@ class Executor(PluginExecutor):  # type: ignore[misc]
             self._kubernetes_retry(super().register_secret)
             self._has_secret = True
         self.batchapi.spot = bool(job.resources.get("spot", 0))
+        self.batchapi.token = job.resources.get("dask") == "operator"
         super().run_job(job)
 
     def additional_general_args(self) -> str:

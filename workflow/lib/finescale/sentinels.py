@@ -2,7 +2,7 @@
 
 Version 1.1.4 of Snakemake's plugin for buckets asks four times for each object, one after the
 other, or lists every chunk beside it. This class, put in the place of the plugin's, fills
-Snakemake's cache when the first object is asked for. While jobs run, Snakemake asks for each.
+Snakemake's cache when the first object is asked for. While jobs run, Snakemake asks for each, once.
 """
 
 from __future__ import annotations
@@ -53,6 +53,14 @@ class StorageObject(plugin.StorageObject):  # type: ignore[misc]
                 if time is not None:
                     cache.mtime[key] = Mtime(storage=time)
             cache.exists_in_storage.has_inventory.add(parent)
+
+    def exists(self) -> bool:
+        """Tell whether the object is there, in one request."""
+        return bool(self.blob.exists())
+
+    def is_directory(self) -> bool:
+        """Tell whether this is a folder: no rule makes one, and to look for it takes a listing."""
+        return False
 
     def remove(self) -> None:
         """Remove the object; a store that is about to be made anew is not announced any more."""
