@@ -336,7 +336,7 @@ def test_the_pods_are_what_the_operator_understands() -> None:
     assert wrong_in(spec) == []
     broken = copy.deepcopy(spec)
     broken["spec"]["worker"]["replica"] = 3
-    broken["spec"]["worker"]["spec"]["containers"][0]["resourcs"] = {}
+    broken["spec"]["worker"]["spec"]["containers"][0]["sizes"] = {}
     broken["spec"]["scheduler"]["service"]["ports"][0]["port"] = "x"
     assert len(wrong_in(broken)) == 3, "the check must see what is wrong"
     for part in ("scheduler", "worker"):
