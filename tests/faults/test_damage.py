@@ -135,8 +135,9 @@ class Place:
         return [(self.url(a), a.identity) for a in self.world.run.plan.artefacts.values()]
 
     def artefact(self, stage: str) -> Artefact:
-        """Return the one of a stage that is damaged."""
+        """Return the one of a stage that is damaged: of bcsd, where there are others."""
         like = {"variable_id": "tasmax", "grid": "fine"}
+        like |= {"method": "qm"} if stage == "adjust" else {}
         return next(
             artefact
             for artefact in self.world.run.plan.stage(stage)
