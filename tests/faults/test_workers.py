@@ -28,6 +28,8 @@ TWELVE_BLOCKS = {**PIECES, "finescale.chunking.TILE": 4}
 SECONDS = 0.3  # that a block takes, at least
 CLUSTER = {"threads": 5, "mem_mb": 2500}
 WORKERS, THREADS, _ = engines.cluster_sizes(**CLUSTER)
+MOST_AGAIN = 2 * THREADS
+"""Blocks that die with a worker: those in hand, and as many whose end it had not told yet."""
 GREED = 1_000_000_000  # [bytes], more than a worker may have
 
 
@@ -127,7 +129,7 @@ def test_a_job_whose_worker_is_killed_ends_with_the_same_bytes(seed: int, slow: 
         slow.make(mapper)
     slow.assert_is_as_if_nothing_had_happened()
     assert len(set(slow.begun)) == 12
-    assert len(slow.begun) <= 12 + THREADS, "blocks that were finished were computed again"
+    assert len(slow.begun) <= 12 + MOST_AGAIN, "blocks that were told finished began again"
 
 
 def test_a_job_that_loses_a_worker_for_good_goes_on_with_the_others(slow: Slow) -> None:
@@ -142,7 +144,7 @@ def test_a_job_that_loses_a_worker_for_good_goes_on_with_the_others(slow: Slow) 
         slow.make(mapper)
     slow.assert_is_as_if_nothing_had_happened()
     assert len(set(slow.begun)) == 12
-    assert len(slow.begun) <= 12 + THREADS
+    assert len(slow.begun) <= 12 + MOST_AGAIN
 
 
 def test_a_job_whose_scheduler_dies_ends_and_the_next_does_the_rest(slow: Slow) -> None:
