@@ -34,7 +34,7 @@ from finescale.identity import STAGE_VERSION
 from finescale.manifest import Manifest
 from finescale.plan import Artefact
 from finescale.storage import Objects
-from finescale.store import (
+from finescale.store import MARKERS, (
     MANIFEST,
     PROVENANCE,
     SENTINEL,
@@ -191,7 +191,9 @@ class Place:
     def assert_is_as_before(self) -> None:
         now = self.objects()
         assert {
-            k for k in now.keys() | self.before.keys() if now.get(k) != self.before.get(k)
+            k
+            for k in now.keys() | self.before.keys()
+            if now.get(k) != self.before.get(k) and not k.startswith(f"{MARKERS}/")
         } == set()
         self.is_touched = False
 
