@@ -34,8 +34,9 @@ from finescale.identity import STAGE_VERSION
 from finescale.manifest import Manifest
 from finescale.plan import Artefact
 from finescale.storage import Objects
-from finescale.store import MARKERS, (
+from finescale.store import (
     MANIFEST,
+    MARKERS,
     PROVENANCE,
     SENTINEL,
     Array,
