@@ -136,9 +136,10 @@ def snakemake(
     workflow: Workflow,
     *arguments: str,
     profile: Mapping[str, object] | None = None,
+    hooked: bool = True,
     **env: str,
 ) -> Iterator[Run]:
-    """Run Snakemake on Slurm, as a user would, for as long as the context lasts."""
+    """Run Snakemake on Slurm for as long as the context lasts; as a user would unless `hooked`."""
     quick = workflow.folder / "quick.yaml"
     quick.write_text(yaml.safe_dump({**QUICK, **(profile or {})}))
     output, writes = (
@@ -153,7 +154,7 @@ def snakemake(
         *("--profile", str(workflow.checkout / "profiles" / "slurm"), "--profile", str(quick)),
     ]
     asked = {"SBATCH_ACCOUNT": slurm.account, "SBATCH_PARTITION": slurm.partition}
-    environment = {**slurm.env, **asked, **writes.environment(), **env}
+    environment = {**slurm.env, **asked, **(writes.environment() if hooked else {}), **env}
     # A shell lets what it starts in the background ignore Ctrl-C, and so would our children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with output.open("w") as file:

@@ -49,7 +49,7 @@ def made(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workfl
     workflow = Workflow(folder / "run", copy_checkout(folder / "checkout"))
     workflow.folder.mkdir()
     shutil.copy(ROOT / "config" / "config.yaml", workflow.configfile)
-    with snakemake(slurm, workflow, profile=PROFILE) as run:
+    with snakemake(slurm, workflow, profile=PROFILE, hooked=False) as run:
         assert run.end(seconds=1500) == 0, run.text
     return workflow, run
 
@@ -105,7 +105,7 @@ def test_a_group_asks_for_its_largest_job_and_for_the_time_of_all(
 
 def test_a_second_run_has_nothing_to_do(made: tuple[Workflow, Run], slurm: Slurm) -> None:
     workflow, first = made
-    with snakemake(slurm, workflow, profile=PROFILE) as again:
+    with snakemake(slurm, workflow, profile=PROFILE, hooked=False) as again:
         assert again.process.wait(120) == 0, again.text
     assert "Nothing to be done" in again.text
     assert Counter(j["JobName"] for j in slurm.jobs())[first.jobs[0]["JobName"]] == len(first.jobs)
